@@ -1,0 +1,1 @@
+"""Statistics, figures, tables and reports from the records under results/."""

@@ -1,0 +1,46 @@
+"""Figure: benchmark scores, one panel per task."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis import forest
+from analysis.estimates import estimates, interval_note, sample_size
+from analysis.registry import Drawing, Entry, NoDataError
+from kto_bench.results import Sweep
+
+
+def scores(sweep: Sweep) -> dict[str, pd.DataFrame]:
+    """``estimates`` per "task (metric)", in the order of names. Raises NoDataError if no finished run has any."""
+    table = sweep.benchmarks.dropna(subset=["value"])
+    if table.empty:
+        raise NoDataError("no finished run has benchmark results")
+    return {
+        f"{task} ({metric})": estimates(
+            rows.rename(columns={"value": f"{task} {metric}"}),
+            f"{task} {metric}",
+            unit="doc_id",
+            bounded=bool(rows["value"].between(0, 1).all()),
+        )
+        for (task, metric), rows in table.groupby(["task", "metric"])
+    }
+
+
+def draw(sweep: Sweep) -> Drawing:
+    """Panels in rows of three, each on its own axis: tasks are not comparable with each other."""
+    tasks = scores(sweep)
+    panels = []
+    for task, rows in tasks.items():
+        percent = bool((rows["value"].abs() <= 1).all())
+        for setting, part in rows.groupby("setting"):
+            title = f"{task}\n{setting}" if setting else task
+            panels.append(forest.Panel(title, part, "score (%)" if percent else "score", scale=100 if percent else 1))
+    together = pd.concat(tasks.values())
+    caption = (
+        f"Benchmark scores by loss and start. {interval_note(together, 'documents')} Small dots: the seeds. "
+        f"{sample_size(together, 'documents')} per task. The axes do not start at 0 and differ between tasks."
+    )
+    return Drawing(forest.draw(panels), caption)
+
+
+FIGURE = Entry(order=20, title="Benchmarks", make=draw)

@@ -1,0 +1,72 @@
+"""The suite's standard panel: one line per loss, one marker per start, 95% intervals, and each seed as a small dot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import style
+
+ROW_HEIGHT = 0.38
+"""Inches per loss."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A title and the rows of ``estimates.estimates`` to draw, times ``scale``; ``line`` marks a value worth comparing."""
+
+    title: str
+    rows: pd.DataFrame
+    label: str
+    scale: float = 1.0
+    line: float | None = None
+    line_label: str = ""
+
+
+def draw(panels: Sequence[Panel], columns: int = 3) -> Figure:
+    """All panels with the losses in the same order and at the same height."""
+    together = pd.concat([panel.rows for panel in panels])
+    methods = sorted(together["method"].unique(), key=style.loss_order)
+    starts = sorted(together["start"].unique(), key=style.start_order)
+    columns = min(columns, len(panels))
+    lines = -(-len(panels) // columns)
+    with style.settings():
+        figure = style.figure(height=lines * (0.85 + ROW_HEIGHT * len(methods)) + 0.25)
+        axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+        for axis, panel in zip(axes, panels, strict=False):
+            _panel(axis, panel, methods, starts)
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        handles = style.start_handles(starts)
+        handles += [h for axis in axes[:1] for h in axis.get_lines() if h.get_gid() == "reference"]
+        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), borderaxespad=0.2)
+    return figure
+
+
+def _panel(axis: Axes, panel: Panel, methods: list[str], starts: list[str]) -> None:
+    step = min(0.3, 0.7 / len(starts))
+    for row in panel.rows.to_dict("records"):
+        offset = (starts.index(row["start"]) - (len(starts) - 1) / 2) * step
+        y = methods.index(row["method"]) + offset
+        colour = style.colour(row["method"])
+        value, low, high = (row[key] * panel.scale for key in ("value", "low", "high"))
+        axis.hlines(y, low, high, color=colour, linewidth=1.4)
+        axis.plot(value, y, marker=style.marker(row["start"]), color=colour, markersize=5, markeredgecolor="white")
+        if row["seeds"] > 1:
+            dots = [mean * panel.scale for mean in row["by_seed"]]
+            axis.plot(dots, [y + step * 0.36] * len(dots), linestyle="none", marker=".", markersize=2.8, color=colour)
+    if panel.line is not None:
+        axis.axvline(panel.line, color="#333333", linewidth=0.9, linestyle=(0, (2, 2)), label=panel.line_label, gid="reference")
+    for index in range(1, len(methods), 2):
+        axis.axhspan(index - 0.5, index + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
+    axis.set_ylim(len(methods) - 0.5, -0.5)
+    axis.set_yticks(range(len(methods)), [style.loss_name(method) for method in methods])
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="y", visible=False)
+    axis.margins(x=0.06)
+    axis.set_xlabel(panel.label)
+    axis.set_title(panel.title)

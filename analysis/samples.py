@@ -1,0 +1,74 @@
+"""Completions side by side: the same prompts for every loss and start, drawn at random rather than picked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis import style, text
+from analysis.estimates import CELL, cells, stream
+from kto_bench.results import Sweep
+
+PROMPTS = 6
+MAX_CHARACTERS = 1200
+VERDICTS = {1.0: "win", 0.5: "tie", 0.0: "loss"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One run's completion: whose it is, what it says, the judge's verdict on it, and notes (utility, tokens)."""
+
+    name: str
+    completion: str
+    verdict: str
+    notes: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt, the reference completion, and the answers to it."""
+
+    prompt: str
+    reference: str
+    answers: list[Answer]
+
+
+def samples(sweep: Sweep) -> list[Sample]:
+    """Up to PROMPTS prompts that all cells answered, each with the completions of every cell's lowest seed."""
+    if sweep.completions.empty:
+        return []
+    outcomes = sweep.outcomes.drop(columns=["tokens", "ended"])
+    table = sweep.completions.merge(outcomes, on=[*_shared(sweep.completions, outcomes)], how="left")
+    chosen = [group[group["seed"] == group["seed"].min()].set_index("prompt_id") for _, group in cells(table)]
+    common = sorted(set.intersection(*(set(group.index) for group in chosen)))
+    picked = stream("samples").permutation(len(common))[:PROMPTS]
+    return [_sample([group.loc[common[index]] for group in chosen]) for index in picked]
+
+
+def _shared(left: pd.DataFrame, right: pd.DataFrame) -> list[str]:
+    return [column for column in left if column in right and column != "reference_tokens"]
+
+
+def _sample(rows: list[Any]) -> Sample:
+    first = rows[0]
+    reference = first["reference"] if isinstance(first["reference"], str) else ""
+    return Sample(_cut(first["prompt"]), _cut(reference), [_answer(row) for row in rows])
+
+
+def _answer(row: Any) -> Answer:
+    setting, start, method = (row[key] for key in CELL)
+    name = f"{style.loss_name(method)} from {style.start_name(start)}" + (f" ({setting})" if setting else "")
+    notes = [f"seed {row['seed']}", f"{row['tokens']} tokens"]
+    if not row["ended"]:
+        notes.append("hit the cap")
+    if "utility" in row and not pd.isna(row["utility"]):
+        notes.append(f"utility {text.number(row['utility'])}")
+    return Answer(name, _cut(row["completion"]), VERDICTS.get(row["preference"], "not judged"), ", ".join(notes))
+
+
+def _cut(value: str) -> str:
+    if len(value) <= MAX_CHARACTERS:
+        return value
+    return f"{value[:MAX_CHARACTERS]} … [{len(value) - MAX_CHARACTERS} more characters in completions.jsonl]"

@@ -1,0 +1,102 @@
+"""Figure: training curves. A row per loss, each panel on its own axis: values of different losses are not comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from analysis import style
+from analysis.registry import Drawing, Entry, NoDataError
+from kto_bench.results import Sweep
+
+GOOD, BAD = "#1b1b1b", "#9a9a9a"
+# Title of a column, and its curves: the names a metric may have (the first one logged is drawn), and a colour (None: the loss's).
+COLUMNS: dict[str, list[tuple[tuple[str, ...], str | None]]] = {
+    "Loss": [(("training_loss",), None)],
+    "Rewards": [
+        (("rewards/chosen", "rewards/desirable"), GOOD),
+        (("rewards/rejected", "rewards/undesirable"), BAD),
+    ],
+    "Reward margin": [(("rewards/margin",), None)],
+    "KL estimate": [(("kl_raw",), BAD), (("kl",), None)],
+}
+
+
+def draw(sweep: Sweep) -> Drawing:
+    """Rows: settings and losses; columns: loss, rewards, margin, KL. Runs that did not finish are drawn as far as they got."""
+    table = sweep.training
+    if table.empty:
+        raise NoDataError("no run has training metrics (runs without alignment have none)")
+    table = _with_margin(table)
+    groups = sorted(table.groupby(["setting", "method"]), key=lambda item: (item[0][0], style.loss_order(str(item[0][1]))))
+    starts = sorted(table["start"].unique(), key=style.start_order)
+    window = max(1, int(table.groupby("run")["step"].count().max()) // 40)
+    with style.settings():
+        figure = style.figure(height=1.25 * len(groups) + 0.75)
+        axes = figure.subplots(len(groups), len(COLUMNS), squeeze=False, sharex=True)
+        for line, ((setting, method), rows) in enumerate(groups):
+            for axis, (title, curves) in zip(axes[line], COLUMNS.items(), strict=True):
+                _panel(axis, rows, curves, style.colour(str(method)), window)
+                if line == 0:
+                    axis.set_title(title)
+            name = style.loss_name(str(method))
+            axes[line][0].set_ylabel(f"{name}\n{setting}" if setting else name, fontweight="bold")
+        for axis in axes[-1]:
+            axis.set_xlabel("optimiser step")
+        handles = [Line2D([], [], color="#333333", linestyle=style.line(s), label=f"from {style.start_name(s)}") for s in starts]
+        handles += [
+            Line2D([], [], color=GOOD, label="chosen / desirable"),
+            Line2D([], [], color=BAD, label="rejected / undesirable; raw KL"),
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    runs = table.groupby("run")["seed"].first()
+    smoothing = f" Running means over {window} steps." if window > 1 else ""
+    caption = (
+        f"Training, by loss (rows) and start (line style): mean over seeds, thin lines are the seeds.{smoothing} Rewards are "
+        "as each loss defines them and every panel has its own axis, so heights compare within a panel only. KL estimate: grey is "
+        f"the raw value, coloured the clamped one that enters the loss. n = {len(runs)} runs, {runs.nunique()} seeds."
+    )
+    return Drawing(figure, caption)
+
+
+def _panel(
+    axis: Axes, rows: pd.DataFrame, curves: list[tuple[tuple[str, ...], str | None]], colour: str, window: int
+) -> None:
+    drawn = False
+    for names, own_colour in curves:
+        metric = next((name for name in names if name in rows and rows[name].notna().any()), None)
+        if metric is not None:
+            drawn = True
+            for start, values in _by_start(rows, metric, window):
+                shade = own_colour or colour
+                axis.plot(values.index, values.mean(axis=1), color=shade, linestyle=style.line(start))
+                if values.shape[1] > 1:
+                    axis.plot(values.index, values, color=shade, linewidth=0.5, alpha=0.35)
+    axis.locator_params(nbins=4)
+    if not drawn:
+        axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", va="center", color="#777777")
+        axis.set_yticks([])
+        axis.grid(visible=False)
+
+
+def _with_margin(table: pd.DataFrame) -> pd.DataFrame:
+    """Binary losses log no margin, because they see no pairs: theirs is the difference of the two mean rewards."""
+    logged = table.reindex(columns=[*dict.fromkeys([*table.columns, "rewards/margin"])])
+    desirable, undesirable = (table.get(f"rewards/{side}") for side in ("desirable", "undesirable"))
+    if desirable is not None and undesirable is not None:
+        logged["rewards/margin"] = logged["rewards/margin"].fillna(desirable - undesirable)
+    return logged
+
+
+def _by_start(rows: pd.DataFrame, metric: str, window: int) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Smoothed values of ``metric`` by step (rows) and run (columns), for each start."""
+    for start, part in rows.groupby("start"):
+        values = part.pivot_table(index="step", columns="run", values=metric)
+        smooth = values.rolling(window, min_periods=1, center=True).mean()
+        yield str(start), smooth.where(values.notna())
+
+
+FIGURE = Entry(order=40, title="Training", make=draw)

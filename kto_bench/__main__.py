@@ -1,0 +1,73 @@
+"""The command line: ``kto-bench``, Hydra's entry point."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from kto_bench.component import USAGE_ERROR, ConfigError
+from kto_bench.feedback.types import FeedbackError
+
+CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name="config")
+def entry(node: DictConfig) -> None:
+    """One run. In a multirun every cell comes through here, in this process or in a worker."""
+    from kto_bench.config import resolve
+    from kto_bench.run import execute
+    from kto_bench.tracking import check_tracking
+
+    config = resolve(node)
+    check_tracking(config.tracking)
+    # In a multirun the ledger reads the records of all cells at the end and sets the exit status.
+    if execute(config) == "failed" and HydraConfig.get().mode == RunMode.RUN:
+        raise SystemExit(1)
+
+
+def main() -> None:
+    """``kto-bench``: complaints about the configuration are one readable message and exit status 2."""
+    # Hydra would print its own errors with advice about stack traces; with this it hands them to us.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        entry()
+    except (ConfigError, FeedbackError) as error:
+        _refuse(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _refuse(explain(error, sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with what is missing", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _refuse(message: str) -> None:
+    print(f"kto-bench: {message}\n\n`kto-bench --help` lists the choices, `kto-bench --cfg job` the fields.", file=sys.stderr)
+    raise SystemExit(USAGE_ERROR)
+
+
+def explain(error: Exception, arguments: list[str]) -> str:
+    """Hydra's complaint about an override, with the value that was given, what is allowed and the nearest name."""
+    cause = error.__cause__
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        field = str(cause.full_key)
+        parent = cause.parent_node
+        allowed = sorted(map(str, parent.keys())) if isinstance(parent, DictConfig) else []
+        if allowed and field.rpartition(".")[2] not in allowed:
+            given = next((a for a in arguments if a.lstrip("+~").split("=")[0] == field), field)
+            near = difflib.get_close_matches(field.rpartition(".")[2], allowed, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            return f"{field}: unknown field (in {given!r}); allowed: {', '.join(allowed)}{hint}"
+    return str(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The resolved configuration of one run: typed, checked as a whole, and turned into components.
+
+Everything that can be refused is refused here, before any compute: unknown fields, wrong types, impossible
+combinations, empty data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, field_validator
+
+from kto_bench.component import Component, ConfigError, build, validate
+from kto_bench.evaluation.benchmarks import Benchmarks
+from kto_bench.evaluation.generation import Generation
+from kto_bench.evaluation.judges import Judge
+from kto_bench.evaluation.prompts import PromptSource
+from kto_bench.feedback.conversions import can_serve
+from kto_bench.feedback.types import FeedbackSource
+from kto_bench.losses import Loss
+from kto_bench.models import ModelSource
+from kto_bench.training.config import TrainConfig
+
+
+class StartConfig(Component):
+    """The checkpoint that alignment starts from. ``train`` is how SFT is done; None means no SFT (SFT-skip)."""
+
+    name: str
+    train: TrainConfig | None = None
+
+
+class TrackingConfig(Component):
+    """Whether and where W&B mirrors the run. The files under ``results/`` are the record in any case."""
+
+    mode: Literal["offline", "online", "none"] = "offline"
+    project: str = "kto_bench"
+    entity: str | None = None
+    folder: Path = Path("artifacts/wandb")
+
+
+class EvaluationConfig(Component):
+    """What each checkpoint is asked and how the answers are scored. Any part may be null."""
+
+    name: str
+    prompts: Any = None
+    generation: Generation = Generation()
+    judge: Any = None
+    benchmarks: Benchmarks | None = None
+
+    @field_validator("prompts")
+    @classmethod
+    def _prompts(cls, node: Any) -> PromptSource | None:
+        return None if node is None else build(node, PromptSource, "evaluation.prompts")
+
+    @field_validator("judge")
+    @classmethod
+    def _judge(cls, node: Any) -> Judge | None:
+        return None if node is None else build(node, Judge, "evaluation.judge")
+
+
+class RunSettings(Component):
+    """What is not in a group: the seed and where things go."""
+
+    seed: int = Field(ge=0, description="one number; every random stream is derived from it by name")
+    sweep: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="folder under results/, group in W&B")
+    artifacts: Path
+    results: Path
+
+
+GROUPS = ("model", "feedback", "start", "loss", "train", "evaluation", "tracking")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, resolved. ``plain`` is the same as JSON values, for the record."""
+
+    model: ModelSource
+    feedback: FeedbackSource
+    start: StartConfig
+    loss: Loss | None
+    loss_name: str
+    train: TrainConfig
+    evaluation: EvaluationConfig
+    tracking: TrackingConfig
+    run: RunSettings
+    plain: dict[str, Any]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What figures and tables group by."""
+        return {
+            "loss": self.loss_name,
+            "start": self.start.name,
+            "model": self.model.name,
+            "feedback": self.feedback.name,
+            "seed": self.run.seed,
+        }
+
+
+def resolve(node: DictConfig | Mapping[str, Any]) -> Config:
+    """Build and check a run's configuration. Raises ConfigError; FeedbackError when the feedback cannot be read."""
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    assert isinstance(plain, dict)
+    values: dict[str, Any] = {str(key): value for key, value in plain.items()}
+    for group in GROUPS:
+        if not isinstance(values.get(group), Mapping):
+            raise ConfigError(f"{group}: {values.get(group)!r} is not allowed: choose one with {group}=NAME")
+    run = validate(RunSettings, {key: value for key, value in values.items() if key not in GROUPS}, "")
+    loss_node = dict(values["loss"])
+    loss_name = str(loss_node.pop("name", ""))
+    config = Config(
+        model=build(values["model"], ModelSource, "model"),
+        feedback=build(values["feedback"], FeedbackSource, "feedback"),
+        start=validate(StartConfig, values["start"], "start"),
+        loss=None if loss_node.get("_target_") is None else build(loss_node, Loss, "loss"),
+        loss_name=loss_name,
+        train=validate(TrainConfig, values["train"], "train"),
+        evaluation=validate(EvaluationConfig, values["evaluation"], "evaluation"),
+        tracking=validate(TrackingConfig, values["tracking"], "tracking"),
+        run=run,
+        plain=values,
+    )
+    _check(config)
+    return config
+
+
+def _check(config: Config) -> None:
+    """Refuse combinations that cannot be run."""
+    loss, train = config.loss, config.train
+    available = config.feedback.kind()
+    if loss is not None:
+        if not can_serve(available, loss.feedback):
+            raise ConfigError(
+                f"loss: {config.loss_name!r} needs {loss.feedback} feedback, and feedback={config.feedback.name} is "
+                f"{available}; choose a loss for {available} feedback, or a feedback source that is {loss.feedback}"
+            )
+        if loss.feedback == "paired" and train.completions_per_step % 2:
+            raise ConfigError(
+                f"train.completions_per_step: {train.completions_per_step} is odd, and {config.loss_name} sees pairs "
+                f"of completions; choose an even number such as {train.completions_per_step + 1}"
+            )
+        if loss.needs_kl and train.completions_per_step < 2:
+            raise ConfigError(
+                f"train.completions_per_step: {train.completions_per_step} is too small: the reference point of "
+                f"{config.loss_name} is estimated from at least 2 completions of different prompts"
+            )
+    prompts = config.evaluation.prompts
+    if prompts is not None and prompts.uses_heldout and config.feedback.heldout_fraction == 0:
+        raise ConfigError(
+            "feedback.heldout_fraction: 0.0 leaves no held-out prompts for evaluation.prompts; choose a share such as 0.1"
+        )
+    if config.evaluation.judge is not None and prompts is None:
+        raise ConfigError("evaluation.judge: needs completions to judge; give evaluation.prompts, or set it to null")
+    if config.evaluation.benchmarks is not None:
+        config.evaluation.benchmarks.check()

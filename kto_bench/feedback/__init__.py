@@ -1,0 +1,1 @@
+"""Feedback: sources, conversions, tokens and batches."""

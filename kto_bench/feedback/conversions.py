@@ -1,0 +1,107 @@
+"""From one kind of feedback to another, and from one set of rows to two. Pure functions of rows and a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+
+from kto_bench.component import ConfigError
+from kto_bench.feedback.types import Binary, Demonstration, Feedback, FeedbackError, FeedbackKind, Messages
+from kto_bench.seeds import derive
+
+_SERVES: dict[FeedbackKind, tuple[FeedbackKind, ...]] = {
+    "paired": ("paired", "binary", "demonstrations"),
+    "binary": ("binary", "demonstrations"),
+    "demonstrations": ("demonstrations",),
+}
+
+
+def can_serve(available_kind: FeedbackKind, wanted_kind: FeedbackKind) -> bool:
+    """Whether feedback of one kind can be turned into another."""
+    return wanted_kind in _SERVES[available_kind]
+
+
+def to_kind(feedback: Feedback, kind: FeedbackKind, seed: int) -> Feedback:
+    """The feedback as a loss of the given kind needs it. Raises ConfigError where it cannot be."""
+    if kind == feedback.kind:
+        return feedback
+    if not can_serve(feedback.kind, kind):
+        sources = [available for available in _SERVES if can_serve(available, kind)]
+        raise ConfigError(
+            f"loss: it learns from {kind} feedback, but there is {feedback.kind} feedback, which cannot be turned into "
+            f"that. Choose {' or '.join(sources)} feedback, or a loss that learns from "
+            f"{' or '.join(_SERVES[feedback.kind])} feedback"
+        )
+    return unpair(feedback, seed) if kind == "binary" else as_demonstrations(feedback)
+
+
+def unpair(feedback: Feedback, seed: int) -> Feedback:
+    """Paired rows as twice as many binary rows: chosen is desirable, rejected is not.
+
+    The order is shuffled, so that the two sides of a pair do not meet in a batch more than chance has it. Ids get
+    "/chosen" and "/rejected" appended.
+    """
+    _require(feedback, "paired")
+    rows = [
+        Binary(f"{row.id}/{side}", row.prompt, getattr(row, side), label=side == "chosen")
+        for row in feedback.rows
+        for side in ("chosen", "rejected")
+    ]
+    random.Random(derive(seed, "unpair")).shuffle(rows)
+    return Feedback("binary", rows, dict(feedback.dropped))
+
+
+def as_demonstrations(feedback: Feedback) -> Feedback:
+    """The good side, in order: chosen completions, desirable ones, or demonstrations as they are."""
+    if feedback.kind == "demonstrations":
+        return feedback
+    if feedback.kind == "paired":
+        rows = [Demonstration(row.id, row.prompt, row.chosen) for row in feedback.rows]
+    else:
+        rows = [Demonstration(row.id, row.prompt, row.completion) for row in feedback.rows if row.label]
+    if not rows:
+        raise FeedbackError("there is nothing to demonstrate: no completion of the feedback is desirable")
+    return Feedback("demonstrations", rows, dict(feedback.dropped))
+
+
+def split_by_prompt(feedback: Feedback, fraction: float, seed: int) -> tuple[Feedback, Feedback]:
+    """(train, heldout) without a prompt in common, rows in their order; about ``fraction`` of the prompts are held out.
+
+    A prompt's side follows from the seed and the prompt alone (a hash below ``fraction``), so it stays where it is when
+    other rows come or go. Where that would leave a side empty, the nearest prompt is moved there. ``fraction`` 0 holds
+    out nothing. Raises ConfigError for a fraction outside [0, 1), FeedbackError if there are not two prompts to part.
+    ``dropped`` stays with train.
+    """
+    if not 0 <= fraction < 1:
+        raise ConfigError(f"heldout fraction: {fraction} is not allowed: it must be at least 0 and less than 1")
+    if fraction == 0:
+        return feedback, Feedback(feedback.kind, [])
+    place = {key: _place(key, seed) for key in {prompt_key(row.prompt) for row in feedback.rows}}
+    if len(place) < 2:
+        raise FeedbackError(f"cannot hold out a prompt: all rows have the same one (heldout fraction {fraction})")
+    ordered = sorted(place, key=lambda key: (place[key], key))
+    count = min(max(sum(value < fraction for value in place.values()), 1), len(ordered) - 1)
+    held = set(ordered[:count])
+
+    def side(keep: Callable[[str], bool]) -> list[object]:
+        return [row for row in feedback.rows if keep(prompt_key(row.prompt))]
+
+    train = Feedback(feedback.kind, side(lambda key: key not in held), dict(feedback.dropped))
+    return train, Feedback(feedback.kind, side(lambda key: key in held))
+
+
+def prompt_key(prompt: Messages) -> str:
+    """A prompt as one text: equal for equal prompts only."""
+    return json.dumps([[message["role"], message["content"]] for message in prompt], ensure_ascii=False)
+
+
+def _place(key: str, seed: int) -> float:
+    digest = hashlib.sha256(f"{derive(seed, 'held out')}\x1f{key}".encode()).digest()
+    return float(int.from_bytes(digest[:8], "big") / 2**64)
+
+
+def _require(feedback: Feedback, kind: FeedbackKind) -> None:
+    if feedback.kind != kind:
+        raise FeedbackError(f"expected {kind} feedback, got {feedback.kind} feedback")

@@ -1,0 +1,106 @@
+"""What a loss is: a pure function of per-token log-probabilities, and a declaration of what it needs.
+
+A loss never sees a model, a tokenizer or a device. The training loop calls it once per micro-batch with rows of one
+global batch, adds up ``Output.losses`` over the whole global batch and divides by the sum of ``Output.weights``, so how
+a batch is split cannot change a number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+FeedbackKind = Literal["demonstrations", "binary", "paired"]
+
+
+@dataclass(frozen=True)
+class Completions:
+    """Log-probabilities of n completions given their prompts.
+
+    ``policy`` and ``reference`` are (n, t) float tensors of per-token log-probabilities in nats; ``mask`` is an (n, t)
+    bool tensor, true on the tokens of the completion (its end-of-sequence token included). Values off the mask are
+    ignored. ``reference`` is None for a loss that needs none.
+    """
+
+    policy: Tensor
+    mask: Tensor
+    reference: Tensor | None = None
+
+    @property
+    def lengths(self) -> Tensor:
+        """(n,) number of completion tokens."""
+        return self.mask.sum(-1)
+
+    @property
+    def policy_log_prob(self) -> Tensor:
+        """(n,) log pi_theta(y|x): the sum over completion tokens."""
+        return torch.where(self.mask, self.policy, 0.0).sum(-1)
+
+    @property
+    def reference_log_prob(self) -> Tensor:
+        """(n,) log pi_ref(y|x): the sum over completion tokens."""
+        if self.reference is None:
+            raise ValueError("this loss asks for the reference's log-probabilities but declares needs_reference=False")
+        return torch.where(self.mask, self.reference, 0.0).sum(-1)
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """(n,) log pi_theta(y|x) - log pi_ref(y|x), in nats, summed over tokens (not divided by the length)."""
+        if self.reference is None:
+            raise ValueError("this loss asks for the reference's log-probabilities but declares needs_reference=False")
+        return torch.where(self.mask, self.policy - self.reference, 0.0).sum(-1)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a loss returns for n examples.
+
+    ``losses``: (n,) differentiable; ``weights``: (n,) without gradient. The loss of a global batch is the sum of
+    ``losses`` over the sum of ``weights``. ``statistics`` maps a name to (values, applies), both (n,): the mean of
+    ``values`` over the examples of the global batch where ``applies`` is true is logged.
+    """
+
+    losses: Tensor
+    weights: Tensor
+    statistics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReferencePoint:
+    """The value of KTO-like losses' reference point (a scalar without gradient) and what is logged about it."""
+
+    value: Tensor
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Loss(BaseModel):
+    """Base of all losses. Fields are hyper-parameters; class variables say what the loss needs.
+
+    A subclass implements ``__call__`` with the arguments of its kind of feedback:
+
+    * demonstrations: ``loss(completions)``
+    * paired:         ``loss(chosen, rejected)`` (row i of both shares a prompt)
+    * binary:         ``loss(completions, desirable, reference_point)`` with ``desirable`` an (n,) bool tensor and
+      ``reference_point`` the scalar of ``self.reference_point(...)``, or None where ``needs_kl`` is false.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    feedback: ClassVar[FeedbackKind]
+    needs_reference: ClassVar[bool] = False
+    needs_kl: ClassVar[bool] = False
+
+    def __call__(self, *arguments: Tensor | Completions | None) -> Output:
+        raise TypeError(f"{type(self).__name__} does not define __call__")
+
+    def weights(self, lengths: Tensor) -> Tensor:
+        """(n,) weight of each example in the mean over the global batch, from the (n,) completion lengths."""
+        return torch.ones_like(lengths, dtype=torch.float32)
+
+    def reference_point(self, mismatched: Completions) -> ReferencePoint:
+        """The reference point from the mismatched (prompt, completion) pairs of the *whole* global batch."""
+        raise TypeError(f"{type(self).__name__} has no reference point")

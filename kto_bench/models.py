@@ -1,0 +1,189 @@
+"""Policies and tokenizers: where they come from, how they are loaded and saved.
+
+A model source describes the *base* checkpoint. Its artifact is a folder with the tokenizer (chat template included)
+and either weights or, for a published checkpoint, a pointer to them, so that weights are never copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from kto_bench.component import Component, ConfigError
+from kto_bench.feedback.templates import apply_template_choice
+
+POINTER = "checkpoint.json"
+Progress = Callable[[int, int], None]
+
+
+class ModelSource(Component):
+    """Where the base checkpoint comes from."""
+
+    name: str
+    stage: ClassVar[str] = "checkpoint"
+    """The name of the stage that ``build`` is."""
+    seeded: ClassVar[bool] = False
+    """Whether the base checkpoint depends on the run's seed."""
+
+    def build(self, folder: Path, seed: int, progress: Progress) -> None:
+        """Fill ``folder`` so that ``load_policy`` and ``load_tokenizer`` read it."""
+        raise TypeError(f"{type(self).__name__} does not define build()")
+
+
+class Pretrained(ModelSource):
+    """A published checkpoint: a hub id or a local folder in the format of ``transformers``, safetensors only."""
+
+    path: str
+    revision: str = "main"
+    chat_template: str = "own"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    @field_validator("path")
+    @classmethod
+    def _no_empty_path(cls, path: str) -> str:
+        if not path.strip():
+            raise ValueError("give a hub id such as EleutherAI/pythia-1.4b, or a local folder")
+        if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+            raise ValueError("there is no such folder; give an existing checkpoint folder, or a hub id")
+        return path
+
+    def identity(self) -> dict[str, Any]:
+        """The hub id and revision; for a local folder the content of its files in place of its path."""
+        identity = super().identity()
+        if (folder := Path(self.path).expanduser()).is_dir():
+            identity["path"] = {"sha256": _digest(folder)}
+            del identity["revision"]
+        return identity
+
+    def build(self, folder: Path, seed: int, progress: Progress) -> None:
+        """Save the tokenizer with its chat template, and point to the weights (fetched here if they are on a hub)."""
+        from transformers import AutoConfig, AutoTokenizer
+
+        local = Path(self.path).expanduser()
+        where = {"path": str(local.resolve())} if local.is_dir() else {"path": self.path, "revision": self.revision}
+        tokenizer = AutoTokenizer.from_pretrained(where["path"], revision=where.get("revision"), trust_remote_code=False)
+        apply_template_choice(tokenizer, self.chat_template)
+        tokenizer.save_pretrained(folder)
+        AutoConfig.from_pretrained(where["path"], revision=where.get("revision"), trust_remote_code=False)
+        (folder / POINTER).write_text(json.dumps({**where, "dtype": self.dtype}), encoding="utf-8")
+        _load_weights(folder)
+
+
+class Corpus(Component):
+    """A stream of text for training a model from scratch."""
+
+    name: str
+
+    def tokenizer(self) -> Any:
+        """The tokenizer of the corpus, with a chat template, as a ``PreTrainedTokenizerFast``."""
+        raise TypeError(f"{type(self).__name__} does not define tokenizer()")
+
+    def stream(self, tokens: int, seed: int) -> np.ndarray:
+        """(tokens,) token ids generated from ``seed``."""
+        raise TypeError(f"{type(self).__name__} does not define stream()")
+
+
+class PretrainConfig(Component):
+    """How a model is trained from scratch: next-token prediction, AdamW, cosine schedule."""
+
+    tokens: int = Field(gt=0)
+    sequence_tokens: int = Field(64, ge=2)
+    sequences_per_step: int = Field(8, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+    warmup_fraction: float = Field(0.05, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class Scratch(ModelSource):
+    """A model pretrained here from random weights, as an ordinary stage."""
+
+    stage: ClassVar[str] = "pretrain"
+    seeded: ClassVar[bool] = True
+
+    architecture: dict[str, Any]
+    corpus: Any
+    pretrain: PretrainConfig
+
+    @field_validator("corpus")
+    @classmethod
+    def _build_corpus(cls, node: Any) -> Corpus:
+        from kto_bench.component import build
+
+        return node if isinstance(node, Corpus) else build(node, Corpus, "corpus")
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, architecture: dict[str, Any]) -> dict[str, Any]:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+        kind = architecture.get("model_type")
+        if kind not in CONFIG_MAPPING_NAMES:
+            raise ValueError("`model_type` must be one that transformers knows, such as llama or gpt_neox")
+        return architecture
+
+    def identity(self) -> dict[str, Any]:
+        """All settings, and what the corpus says of itself."""
+        return {**super().identity(), "corpus": self.corpus.identity()}
+
+    def build(self, folder: Path, seed: int, progress: Progress) -> None:
+        """Initialise from ``seed``, train on the corpus, save."""
+        from kto_bench.training.pretrain import pretrain
+
+        tokenizer = self.corpus.tokenizer()
+        save_policy(folder, pretrain(self, tokenizer, seed, progress), tokenizer)
+
+
+def load_policy(folder: Path) -> Any:
+    """The model of an artifact, on the CPU, in evaluation mode."""
+    return _load_weights(folder).eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of an artifact, with its chat template."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def pad_id_of(tokenizer: Any) -> int:
+    """The id to pad with: the tokenizer's own, or its end token (padding is masked everywhere)."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+
+def save_policy(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Save weights (safetensors) and tokenizer so that any ``transformers`` program can load the folder."""
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+def _load_weights(folder: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+    path: str = str(folder)
+    if (folder / POINTER).exists():
+        pointer = json.loads((folder / POINTER).read_text(encoding="utf-8"))
+        path = pointer["path"]
+        options |= {"revision": pointer.get("revision"), "dtype": getattr(torch, pointer["dtype"])}
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, **options)
+    except OSError as error:
+        raise ConfigError(f"model.path: cannot load {path!r}: {error}") from error
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of the files of a checkpoint folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

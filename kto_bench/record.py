@@ -1,0 +1,138 @@
+"""What a run leaves under ``results/``: small, text, complete; enough to redraw every figure with no checkpoint.
+
+Files are written as things happen. ``status.json`` is written last when a run is done, so a record that says ``done``
+is whole. Everything but ``status.json``, ``timing.json`` and ``environment.json`` is the same for the same work.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import traceback
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kto_bench.store import write_atomically
+
+PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "hydra-core", "lm-eval", "alpaca-eval", "wandb")
+
+
+class Record:
+    """The record of one run, in ``results/<sweep>/<run>/``."""
+
+    def __init__(self, folder: Path, run: str, sweep: str, fingerprint: str) -> None:
+        """Nothing is written until ``start``."""
+        self.folder, self._run, self._sweep, self._fingerprint = folder, run, sweep, fingerprint
+        self._started: str | None = None
+
+    def state(self) -> str | None:
+        """The state on disk of this very run, or None where there is no readable record of it."""
+        try:
+            status = json.loads((self.folder / "status.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return status["state"] if status.get("fingerprint") == self._fingerprint else None
+
+    def start(self, labels: Mapping[str, Any], stages: Mapping[str, str], config: Mapping[str, Any]) -> None:
+        """Begin afresh: what an earlier, unfinished attempt left behind is removed."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True)
+        self._started = _now()
+        self.write_json(
+            "run.json", {"run": self._run, "sweep": self._sweep, "labels": dict(labels), "stages": dict(stages)}
+        )
+        self.write_json("config.json", config)
+        self.write_json("environment.json", environment())
+        self._status("running")
+
+    def done(self) -> None:
+        """The last thing that is written."""
+        self._status("done", finished=_now())
+
+    def failed(self, error: BaseException) -> None:
+        """Keep the reason and the whole traceback."""
+        reason = f"{type(error).__name__}: {error}"
+        self._status("failed", reason=reason, traceback="".join(traceback.format_exception(error)), finished=_now())
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file, atomically."""
+        text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str)
+        write_atomically(self.folder / name, text + "\n")
+
+    def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write one JSON-lines file, atomically."""
+        write_atomically(self.folder / name, to_lines(rows))
+
+    def append_line(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add a line to a JSON-lines file as it happens."""
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _status(self, state: str, **more: Any) -> None:
+        status = {
+            "state": state,
+            "run": self._run,
+            "sweep": self._sweep,
+            "fingerprint": self._fingerprint,
+            "reason": None,
+            "traceback": None,
+            "started": self._started,
+            "finished": None,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            **more,
+        }
+        self.write_json("status.json", status)
+
+
+def to_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as JSON lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file, split on line feeds only; [] where there is none."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="\n") as file:
+        return [json.loads(line) for line in file]
+
+
+def environment() -> dict[str, Any]:
+    """Where a run was made: interpreter, packages, platform, device, commit."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

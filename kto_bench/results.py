@@ -1,0 +1,302 @@
+"""Records in, tidy tables out: everything that figures, tables and reports know about a sweep comes through here.
+
+A record is one folder ``results/<sweep>/<run>/`` of small text files. Loading is tolerant of what interrupted sweeps
+leave behind (runs that failed, were skipped, still run or were killed in the middle of a line) and strict about
+everything else: a damaged line that is not the last one is an error that names the file and the line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+LABELS = ("loss", "start", "model", "feedback", "seed")
+KEYS = ["run", "setting", "start", "method", "seed", "loss", "model", "feedback"]
+"""Columns that every table begins with (see ``Sweep``)."""
+
+
+class RecordError(ValueError):
+    """A sweep or record that cannot be used. The message names the folder or file and says what to do."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run's folder. ``labels`` has the keys of LABELS and whatever else the run was labelled with."""
+
+    folder: Path
+    run: str
+    labels: dict[str, Any]
+    status: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> Record:
+        """Read status and labels; a folder whose status cannot be read gets the state "unreadable", with the reason."""
+        run, trouble = _read_object(folder / "run.json")
+        status, status_trouble = _read_object(folder / "status.json")
+        trouble = status_trouble or trouble
+        if trouble:
+            status = {**status, "state": "unreadable", "reason": f"{trouble}; launch the sweep again to redo this run"}
+        labels = {**dict.fromkeys(LABELS[:-1], "?"), "seed": -1, **run.get("labels", {})}
+        return cls(folder, run.get("run", folder.name), labels, status)
+
+    @property
+    def state(self) -> str:
+        """done, failed, running, skipped or unreadable."""
+        return str(self.status.get("state", "unreadable"))
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The object in the file ``name``; empty where the run did not get as far as writing it whole."""
+        return _read_object(self.folder / name)[0]
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The objects in the JSON-lines file ``name``; a half-written last line is left out."""
+        return read_lines(self.folder / name)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All records of one sweep, and tables of them.
+
+    Every table begins with the columns KEYS. ``setting`` joins the values of those labels, apart from loss, start and
+    seed, that vary over the sweep ("" if none does): runs are compared only within a setting. ``method`` is the loss,
+    extended by what differs ("kto beta=0.1") where runs with the same labels have different configurations, so that
+    these are never averaged.
+
+    ``outcomes``, ``benchmarks``, ``completions`` and ``guards`` hold runs that are done; ``runs`` and ``training`` all.
+    """
+
+    name: str
+    folder: Path
+    records: list[Record]
+
+    @classmethod
+    def load(cls, name: str, results: str | Path = "results") -> Sweep:
+        """Look for the sweep ``name`` in ``results/<name>``, then in ``results/reference/<name>``.
+
+        ``folder`` says which one it was. Raises RecordError, with a list of the sweeps that exist, if neither has runs.
+        """
+        root = Path(results)
+        for folder in (root / name, root / "reference" / name):
+            records = [Record.read(path) for path in _run_folders(folder)]
+            if records:
+                return cls(name, folder, records)
+        sweeps = ", ".join(available(root)) or "none"
+        what = "has no runs yet" if (root / name).is_dir() else "does not exist"
+        raise RecordError(
+            f"sweep {name!r} {what} in {root} or {root / 'reference'}; sweeps that exist there: {sweeps}. "
+            f"Name one of them, point --results at another folder, or launch the sweep first."
+        )
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row per run: state, reason and traceback ("" if none), wall_seconds (sum over stages, cached ones count 0), times."""
+        rows = [
+            {
+                **self._keys[record.run],
+                "state": record.state,
+                "reason": record.status.get("reason") or "",
+                "traceback": record.status.get("traceback") or "",
+                "wall_seconds": _wall_seconds(record.json("timing.json")),
+                "started": record.status.get("started"),
+                "finished": record.status.get("finished"),
+                "host": record.status.get("host"),
+            }
+            for record in self.records
+        ]
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def outcomes(self) -> pd.DataFrame:
+        """One row per run and prompt: prompt_id, tokens, ended, preference and one column per score of the judge.
+
+        ``preference`` is 1, 0.5 or 0 for a win, tie or loss against the prompt's reference completion; NaN where the
+        prompt was not judged.
+        """
+        return self._table(_outcomes, ["prompt_id", "tokens", "ended", "preference"])
+
+    @cached_property
+    def completions(self) -> pd.DataFrame:
+        """One row per run and prompt: prompt_id, prompt (the text of its messages), completion, reference, tokens."""
+        return self._table(_completions, ["prompt_id", "prompt", "completion", "reference", "tokens", "ended"])
+
+    @cached_property
+    def benchmarks(self) -> pd.DataFrame:
+        """One row per run, task, metric and document: task, metric, doc_id, value."""
+        return self._table(lambda record: record.lines("benchmarks.jsonl"), ["task", "metric", "doc_id", "value"])
+
+    @cached_property
+    def guards(self) -> pd.DataFrame:
+        """One row per run: the score guards, and ``judge`` with ``judged``, the number of prompts it judged."""
+        return self._table(_guards, ["judge", "judged", "n", "mean_tokens", "share_capped", "share_empty"])
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        """One row per run and optimiser step, one column per metric, NaN where a loss does not log it.
+
+        The value of the loss is in ``training_loss``, because ``loss`` is the label.
+        """
+        return self._table(_training, ["step", "training_loss"], states=None)
+
+    def _table(
+        self,
+        rows: Callable[[Record], list[dict[str, Any]]],
+        columns: list[str],
+        states: tuple[str, ...] | None = ("done",),
+    ) -> pd.DataFrame:
+        parts = []
+        for record in self.records:
+            part = pd.DataFrame(rows(record)) if states is None or record.state in states else pd.DataFrame()
+            if len(part):
+                parts.append(pd.concat([pd.DataFrame(self._keys[record.run], index=part.index), part], axis=1))
+        table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, *columns])
+        return table.reindex(columns=[*table.columns, *(column for column in columns if column not in table)])
+
+    @cached_property
+    def _keys(self) -> dict[str, dict[str, Any]]:
+        varying = [
+            label
+            for label in sorted({key for record in self.records for key in record.labels})
+            if label not in ("loss", "start", "seed")
+            and len({str(record.labels.get(label)) for record in self.records if record.labels["start"] != "?"}) > 1
+        ]
+        variants = _variants(self.records)
+        return {
+            record.run: {
+                "run": record.run,
+                "setting": " · ".join(str(record.labels.get(label, "?")) for label in varying),
+                "start": str(record.labels["start"]),
+                "method": f"{record.labels['loss']} {variants.get(record.run, '')}".strip(),
+                "seed": int(record.labels["seed"]),
+                "loss": str(record.labels["loss"]),
+                "model": str(record.labels["model"]),
+                "feedback": str(record.labels["feedback"]),
+            }
+            for record in self.records
+        }
+
+
+def available(results: str | Path = "results") -> list[str]:
+    """Names of the sweeps that have at least one run under ``results`` or ``results/reference``."""
+    root = Path(results)
+    folders = [folder for parent in (root, root / "reference") if parent.is_dir() for folder in parent.iterdir()]
+    return sorted({folder.name for folder in folders if folder.name != "reference" and _run_folders(folder)})
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; empty if there is none.
+
+    A last line that does not parse is what a killed run leaves, and is left out. Raises RecordError for any other.
+    """
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                if any(later.strip() for later in lines[number:]):
+                    raise RecordError(f"{path}, line {number}: not JSON ({error}); delete the run's folder") from error
+    return rows
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; lists are leaves."""
+    if not isinstance(value, dict) or not value:
+        return {prefix: value} if prefix else {}
+    return {k: v for key, inner in value.items() for k, v in flatten(inner, f"{prefix}.{key}".strip(".")).items()}
+
+
+def varying(configurations: Iterable[dict[str, Any]]) -> list[str]:
+    """The dotted keys whose values are not the same in all flattened ``configurations``."""
+    rows = list(configurations)
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [key for key in keys if len({json.dumps(row.get(key), sort_keys=True) for row in rows}) > 1]
+
+
+def _variants(records: list[Record]) -> dict[str, str]:
+    """What tells runs with the same labels apart, by run: configuration values, or else the run's name."""
+    same_labels = defaultdict(list)
+    for record in records:
+        if record.state != "unreadable":
+            same_labels[json.dumps(record.labels, sort_keys=True)].append(record)
+    differing: dict[str, dict[str, None]] = defaultdict(dict)
+    for group in same_labels.values():
+        if len(group) > 1:
+            keys = varying(flatten(record.json("config.json")) for record in group)
+            differing[group[0].labels["loss"]] |= dict.fromkeys(keys or [""])
+    variants = {}
+    for record in records:
+        if record.labels["loss"] in differing and record.state != "unreadable":
+            config = flatten(record.json("config.json"))
+            parts = [
+                f"{key.rpartition('.')[2]}={config.get(key)}" if key else f"[{record.run.rpartition('-')[2]}]"
+                for key in differing[record.labels["loss"]]
+            ]
+            variants[record.run] = " ".join(parts)
+    return variants
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if (path / "run.json").is_file() or (path / "status.json").is_file())
+
+
+def _read_object(path: Path) -> tuple[dict[str, Any], str | None]:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}, f"{path.name} is missing"
+    except ValueError:
+        return {}, f"{path.name} is not whole"
+    return (value, None) if isinstance(value, dict) else ({}, f"{path.name} is not a JSON object")
+
+
+def _wall_seconds(timing: dict[str, Any]) -> float:
+    stages = timing.get("stages", {}).values()
+    return float(sum(stage["wall_seconds"] for stage in stages if not stage.get("cached"))) if stages else float("nan")
+
+
+def _completions(record: Record) -> list[dict[str, Any]]:
+    rows = record.lines("completions.jsonl")
+    return [{**row, "prompt": "\n".join(turn["content"] for turn in row["prompt"])} for row in rows]
+
+
+def _training(record: Record) -> list[dict[str, Any]]:
+    return [{"training_loss" if key == "loss" else key: value for key, value in row.items()} for row in record.lines("metrics.jsonl")]
+
+
+def _outcomes(record: Record) -> list[dict[str, Any]]:
+    judgements = {row["prompt_id"]: row for row in record.lines("judgements.jsonl")}
+    rows = []
+    for row in record.lines("completions.jsonl"):
+        judgement = judgements.get(row["prompt_id"], {})
+        preference = judgement.get("preference")
+        rows.append(
+            {
+                "prompt_id": row["prompt_id"],
+                "tokens": row["tokens"],
+                "ended": row["ended"],
+                **({"reference_tokens": row["reference_tokens"]} if "reference_tokens" in row else {}),
+                "preference": float("nan") if preference is None else float(preference),
+                **(judgement.get("scores") or {}),
+            }
+        )
+    return rows
+
+
+def _guards(record: Record) -> list[dict[str, Any]]:
+    scores = record.json("scores.json")
+    head_to_head = scores.get("head_to_head") or {}
+    if not scores.get("guards"):
+        return []
+    return [{"judge": head_to_head.get("judge"), "judged": head_to_head.get("n"), **scores["guards"]}]

@@ -1,0 +1,155 @@
+"""One run as a chain of stages. Read this file first.
+
+    model ────► base ─────► sft ─────► reference ────► align ─┬─► generate ──► judge
+    feedback ────────────────┴────────────┴──────────────┘    └─► benchmark
+
+``plan`` describes every stage before anything is computed; ``execute`` fetches them one after another from the store,
+which builds what is missing, and leaves the record. Without SFT (start=base) the base is the start; with loss=none the
+start itself is evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from kto_bench.config import Config
+from kto_bench.evaluation.guards import score_guards
+from kto_bench.record import Record, read_lines
+from kto_bench.screen import Screen
+from kto_bench.stages import Stages, Watch
+from kto_bench.store import Fetched, Stage, Store, fingerprint_of
+from kto_bench.tracking import WandbMirror
+
+State = Literal["done", "failed", "cached"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of one run in the order in which they are fetched, and what is named after them."""
+
+    stages: dict[str, Stage]
+    labels: dict[str, Any]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The identity of the run: everything that can change its record."""
+        return fingerprint_of(self.fingerprints)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each stage."""
+        return {name: stage.fingerprint for name, stage in self.stages.items()}
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder, from the configuration alone."""
+        label = self.labels
+        return f"{label['loss']}-{label['start']}-{label['model']}-s{label['seed']}-{self.fingerprint[:8]}"
+
+
+def plan(config: Config, watch: Watch) -> Plan:
+    """Every stage of a run, described and fingerprinted; nothing is computed and no model is loaded."""
+    stages = Stages(config, watch)
+    chain = [
+        stages.base,
+        stages.feedback,
+        stages.start,
+        *(stages.align.inputs.values() if stages.align else []),
+        stages.policy,
+        stages.generate,
+        stages.judge,
+        stages.benchmark,
+    ]
+    return Plan({stage.name: stage for stage in chain if stage is not None}, config.labels)
+
+
+def describe(config: Config) -> tuple[Plan, Record]:
+    """A run's plan and its record on disk, for those who only look."""
+    described = plan(config, Watch(Screen(""), lambda metrics: None))
+    return described, _record(config, described)
+
+
+def execute(config: Config) -> State:
+    """Do one run, or find it done. An error is kept in the record with its traceback and returned as "failed"."""
+    described, record = describe(config)
+    settings = config.run
+    screen = Screen(described.name)
+    locks = settings.artifacts / "runs"
+    locks.mkdir(parents=True, exist_ok=True)
+    # Two launches of the same sweep at once: the second waits here and then finds the record done.
+    with FileLock(locks / f"{settings.sweep}-{described.name}.lock"):
+        if record.state() == "done":
+            screen.say("already done")
+            return "cached"
+        record.start(described.labels, described.fingerprints, config.plain)
+        try:
+            _run(config, record, screen)
+        except KeyboardInterrupt as error:
+            record.failed(error)
+            raise
+        except Exception as error:
+            record.failed(error)
+            screen.say(f"FAILED: {type(error).__name__}: {error} (traceback in {record.folder / 'status.json'})")
+            return "failed"
+        record.done()
+        screen.say(f"done: {record.folder}")
+    return "done"
+
+
+def _run(config: Config, record: Record, screen: Screen) -> None:
+    store = Store(
+        config.run.artifacts, on_wait=lambda stage, holder: screen.say(f"{stage.name}: waiting for {holder} to finish it")
+    )
+
+    with WandbMirror(config, record.folder.name, fingerprint_of(record.folder.name)) as mirror:
+
+        def on_metrics(metrics: Any) -> None:
+            record.append_line("metrics.jsonl", metrics)
+            mirror.log(metrics)
+
+        described = plan(config, Watch(screen, on_metrics))
+        fetched = {name: store.fetch(stage) for name, stage in described.stages.items()}
+        rows = _collect(fetched, record)
+        scores = json.loads((record.folder / "scores.json").read_text(encoding="utf-8"))
+        mirror.finish(read_lines(record.folder / "metrics.jsonl"), scores, rows)
+
+
+def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]]:
+    """Copy what figures need from the artifacts into the record. Returns the completions with their preferences."""
+    folders = {name: found.folder for name, found in fetched.items()}
+    timing = {name: {"wall_seconds": found.wall_seconds, "cached": found.cached} for name, found in fetched.items()}
+    record.write_json("timing.json", {"stages": timing})
+    data = json.loads((folders["feedback"] / "data.json").read_text(encoding="utf-8"))
+    if "align" in folders:
+        shutil.copy(folders["align"] / "metrics.jsonl", record.folder / "metrics.jsonl")
+        data |= json.loads((folders["align"] / "data.json").read_text(encoding="utf-8"))
+    record.write_json("data.json", data)
+    scores: dict[str, Any] = {"head_to_head": None, "benchmarks": {}, "guards": None}
+    rows: list[dict[str, Any]] = []
+    if "generate" in folders:
+        shutil.copy(folders["generate"] / "completions.jsonl", record.folder)
+        rows = read_lines(folders["generate"] / "completions.jsonl")
+        scores["guards"] = score_guards(rows)
+    if "judge" in folders:
+        shutil.copy(folders["judge"] / "judgements.jsonl", record.folder)
+        scores["head_to_head"] = json.loads((folders["judge"] / "summary.json").read_text(encoding="utf-8"))
+        preferences = {row["prompt_id"]: row["preference"] for row in read_lines(folders["judge"] / "judgements.jsonl")}
+        rows = [{**row, "preference": preferences[row["prompt_id"]]} for row in rows]
+    if "benchmark" in folders:
+        shutil.copy(folders["benchmark"] / "benchmarks.jsonl", record.folder)
+        scores["benchmarks"] = json.loads((folders["benchmark"] / "scores.json").read_text(encoding="utf-8"))
+    record.write_json("scores.json", scores)
+    return rows
+
+
+def _record(config: Config, described: Plan) -> Record:
+    settings = config.run
+    folder = settings.results / settings.sweep / described.name
+    return Record(Path(folder), described.name, settings.sweep, described.fingerprint)

@@ -1,0 +1,1 @@
+"""The embedded world: language, knowledge, gold utility and a simulated annotator."""

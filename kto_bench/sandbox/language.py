@@ -1,0 +1,97 @@
+"""How the sandbox speaks: plain lower-case English of fewer than 200 words.
+
+Inside the package a text is *spaced*: its words and punctuation marks are separated by single spaces ("the cat is
+red ."), so that ``text.split()`` are its tokens. ``spell`` turns a spaced text into ordinary spelling ("the cat is
+red.") and ``space`` is its inverse, which reads any text at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from kto_bench.sandbox.world import ANIMALS, NUMBERS, VALUES
+
+MARKS = (".", ",", "?", "!", ":")
+COUNTS = {"two": 2, "three": 3}
+CONTENT_WORDS = (*ANIMALS, *VALUES["colour"], *VALUES["home"], *VALUES["food"])
+"""The words that instructions about words (repeat, reverse, last) are made of."""
+
+PHRASES: dict[str, tuple[str, ...]] = {
+    "polite": ("sure !", "of course .", "happy to help !", "good question .", "thanks for asking ."),
+    "filler": (
+        "let me think about this .",
+        "that is a common question .",
+        "there is much to say here .",
+        "i have heard about this before .",
+        "many people want to know this .",
+        "well , where do i start ?",
+    ),
+    "rude": ("that is a silly question .", "you should know this .", "go away .", "do not waste my time ."),
+    "refusal": ("i do not know .", "i can not help with that ."),
+}
+"""Whole sentences that claim nothing, by what they express."""
+
+PREDICATES: dict[str, tuple[str, str]] = {
+    {"home": f"live in the {value}", "food": f"eat {value}"}.get(attribute, f"are {value}"): (attribute, value)
+    for attribute, values in VALUES.items()
+    for value in values
+}
+"""What several animals have in common ("live in the cave") -> (attribute, value)."""
+
+_OTHER_WORDS = (
+    *MARKS,
+    *COUNTS,
+    *"the is it lives live in eats eat are and plus minus last word words animals that".split(),
+    *"what colour where does how tell me of which have size home food like name work out repeat these say".split(),
+    *"again copy backwards reverse turn around comes describe about do you know".split(),
+    *"please thanks hello i a question an answer".split(),
+)
+WORDS: tuple[str, ...] = tuple(
+    dict.fromkeys(
+        [
+            *_OTHER_WORDS,
+            *CONTENT_WORDS,
+            *VALUES["size"],
+            *NUMBERS,
+            *(word for phrases in PHRASES.values() for phrase in phrases for word in phrase.split()),
+        ]
+    )
+)
+"""Every word and mark of the language, each one token of the sandbox's tokenizer."""
+
+_KNOWN = frozenset(WORDS)
+_UNIT = re.compile(r"[a-z]+|[0-9]+|[^\sa-z0-9]")
+_SPACE_BEFORE_MARK = re.compile(r" (?=[.,?!:](?: |$))")
+
+
+def spell(spaced: str) -> str:
+    """Ordinary spelling of a spaced text: no space before a punctuation mark."""
+    return _SPACE_BEFORE_MARK.sub("", spaced)
+
+
+def units(text: str) -> list[str]:
+    """The words, numerals and other characters of any text, in lower case."""
+    return _UNIT.findall(text.lower())
+
+
+def space(text: str) -> str:
+    """The spaced form of any text; inverse of ``spell`` on texts of the language."""
+    return " ".join(units(text))
+
+
+def token_count(words: Sequence[str]) -> int:
+    """How many tokens ``words`` take: one for a word of the language, one for each byte of anything else."""
+    return sum(1 if word in _KNOWN else len(word.encode("utf-8", "replace")) for word in words)
+
+
+def claim(subject: str, attribute: str, value: str) -> str:
+    """The sentence that says of ``subject`` ("the cat", "it") that its ``attribute`` is ``value``."""
+    verb = {"home": "lives in the", "food": "eats"}.get(attribute, "is")
+    return f"{subject} {verb} {value} ."
+
+
+def enumerate_animals(animals: Sequence[str]) -> str:
+    """ "the cat , the dog and the fox", without a full stop."""
+    named = [f"the {animal}" for animal in animals]
+    return " and ".join([*([" , ".join(named[:-1])] if named[:-1] else []), *named[-1:]])

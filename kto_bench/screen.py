@@ -1,0 +1,62 @@
+"""What a person sees while a run goes on: one line per stage, with a progress bar where there is a terminal.
+
+In the worker processes of a sweep, and in log files, bars would overwrite each other; there, stages report now and then
+in plain lines that begin with the run's name.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Advance = Callable[..., None]
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Screen:
+    """Progress of one run."""
+
+    def __init__(self, run: str) -> None:
+        """``run`` is the name that plain lines begin with."""
+        self._run = run
+        self._console = Console(stderr=True)
+        self._bars = self._console.is_terminal and multiprocessing.current_process().name == "MainProcess"
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._console.print(f"[{self._run}] {text}", markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Advance]:
+        """Show progress of one stage. Yields ``advance(done, total, note="")``."""
+        started = time.monotonic()
+        with self._bar(name) if self._bars else self._lines(name) as advance:
+            yield advance
+        self.say(f"{name}: done in {time.monotonic() - started:.1f} s")
+
+    @contextmanager
+    def _bar(self, name: str) -> Iterator[Advance]:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(
+            *columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=self._console, transient=True
+        ) as progress:
+            task = progress.add_task(name, total=None, note="")
+            yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)
+
+    @contextmanager
+    def _lines(self, name: str) -> Iterator[Advance]:
+        self.say(f"{name}: started")
+        last = time.monotonic()
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            nonlocal last
+            if time.monotonic() - last > SECONDS_BETWEEN_LINES:
+                last = time.monotonic()
+                self.say(f"{name}: {done}/{total} {note}".rstrip())
+
+        yield advance

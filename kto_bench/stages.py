@@ -1,0 +1,310 @@
+"""The stages of a run: what each one depends on, and how it is built.
+
+Every stage is described completely by its configuration, its inputs and ``VERSIONS``; two runs that describe a stage
+alike share its artifact. Raise a version when the code of a stage changes its answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kto_bench.config import Config
+from kto_bench.feedback.batches import schedule, units_of
+from kto_bench.feedback.conversions import as_demonstrations, split_by_prompt
+from kto_bench.feedback.tokens import Encoder, TokenisedFeedback, tokenise
+from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_rows
+from kto_bench.losses import Loss
+from kto_bench.losses.sft import SFT
+from kto_bench.models import load_policy, load_tokenizer, pad_id_of, save_policy
+from kto_bench.record import read_lines, to_lines
+from kto_bench.screen import Advance, Screen
+from kto_bench.seeds import derive
+from kto_bench.store import Stage
+from kto_bench.training.config import TrainConfig
+
+VERSIONS = {
+    "pretrain": 1,
+    "checkpoint": 1,
+    "feedback": 1,
+    "sft": 1,
+    "reference": 1,
+    "mismatched_reference": 1,
+    "align": 1,
+    "generate": 1,
+    "judge": 1,
+    "benchmark": 1,
+}
+
+Folders = dict[str, Path]
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on while stages are built: the screen, and whoever wants the alignment's metrics as they happen."""
+
+    screen: Screen
+    on_metrics: Callable[[Metrics], None]
+
+
+class Stages:
+    """The stages of one configuration. Describing them computes nothing and loads no model."""
+
+    def __init__(self, config: Config, watch: Watch) -> None:
+        """``watch`` is not part of any fingerprint."""
+        self._config, self._watch = config, watch
+
+    @cached_property
+    def base(self) -> Stage:
+        """The base checkpoint: pretrained here, or published."""
+        source, seed = self._config.model, self._config.run.seed
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            source.build(folder, seed, advance)
+
+        seeded = {"seed": seed} if source.seeded else {}
+        return self._stage(source.stage, {"model": source.identity(), **seeded}, {}, build)
+
+    @cached_property
+    def feedback(self) -> Stage:
+        """The feedback as rows: for training, held out (no prompt in both), and demonstrations for the SFT start."""
+        source = self._config.feedback
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            everything = source.load()
+            train, heldout = split_by_prompt(everything, source.heldout_fraction, derive(0, "heldout"))
+            demonstrations = source.demonstrations() or as_demonstrations(train)
+            write_rows(folder / "train.jsonl", train.rows)
+            write_rows(folder / "heldout.jsonl", heldout.rows)
+            write_rows(folder / "demonstrations.jsonl", demonstrations.rows)
+            summary = {
+                "kind": everything.kind,
+                "rows": len(train),
+                "heldout_rows": len(heldout),
+                "demonstrations": len(demonstrations),
+                "dropped": everything.dropped,
+            }
+            (folder / "data.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+
+        return self._stage("feedback", {"feedback": source.identity()}, {}, build)
+
+    @cached_property
+    def start(self) -> Stage:
+        """The checkpoint that alignment starts from, which is also its reference."""
+        train = self._config.start.train
+        if train is None:
+            return self.base
+        inputs = {"policy": self.base, "feedback": self.feedback}
+        return self._training("sft", SFT(), train, inputs, "demonstrations", "demonstrations.jsonl")
+
+    @cached_property
+    def reference(self) -> Stage:
+        """The reference's log-probabilities of all completions of the feedback: shared by every loss and seed order."""
+        train = self._config.train
+        settings = {**_limits(train), "precision": train.precision}
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            data = self._tokenised(inputs, train, self._config.feedback.kind(), "train.jsonl")
+            prompts = [data.prompts[index] for index in data.prompt_of]
+            self._save_reference(folder, inputs["policy"], prompts, data.completions, advance)
+
+        return self._stage("reference", settings, {"policy": self.start, "feedback": self.feedback}, build)
+
+    @cached_property
+    def mismatched_reference(self) -> Stage:
+        """The same for the mismatched pairs of the schedule, from which the reference point is estimated."""
+        train, seed = self._config.train, self._config.run.seed
+        settings = {
+            **_limits(train),
+            "precision": train.precision,
+            "schedule": [train.completions_per_step, train.epochs if train.steps is None else None, train.steps],
+            "seed": seed,
+        }
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            data = self._tokenised(inputs, train, self._config.feedback.kind(), "train.jsonl")
+            pairs = [pair for step in _schedule(data, "binary", train, seed, mismatched=True) for pair in step.mismatched]
+            prompts = [data.prompts[prompt] for prompt, _ in pairs]
+            completions = [data.completions[completion] for _, completion in pairs]
+            self._save_reference(folder, inputs["policy"], prompts, completions, advance)
+
+        return self._stage("mismatched_reference", settings, {"policy": self.start, "feedback": self.feedback}, build)
+
+    @cached_property
+    def align(self) -> Stage | None:
+        """The policy trained with the loss; None where there is no loss and the start itself is evaluated."""
+        loss = self._config.loss
+        if loss is None:
+            return None
+        inputs = {"policy": self.start, "feedback": self.feedback}
+        if loss.needs_reference:
+            inputs["reference"] = self.reference
+        if loss.needs_kl:
+            inputs["mismatched_reference"] = self.mismatched_reference
+        return self._training("align", loss, self._config.train, inputs, self._config.feedback.kind(), "train.jsonl")
+
+    @property
+    def policy(self) -> Stage:
+        """The checkpoint that is evaluated."""
+        return self.align or self.start
+
+    @cached_property
+    def generate(self) -> Stage | None:
+        """Completions of the evaluation prompts."""
+        config, prompts = self._config, self._config.evaluation.prompts
+        if prompts is None:
+            return None
+        generation = config.evaluation.generation
+        settings = {
+            "prompts": prompts.identity(),
+            "generation": generation.identity(),
+            "seed": config.run.seed,
+            "max_prompt_tokens": config.train.max_prompt_tokens,
+        }
+        inputs = {"policy": self.policy, **({"feedback": self.feedback} if prompts.uses_heldout else {})}
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            from kto_bench.evaluation.generation import generate
+
+            kind = config.feedback.kind()
+            heldout = read_rows(inputs["feedback"] / "heldout.jsonl", kind) if prompts.uses_heldout else []
+            encoder = _encoder(inputs["policy"], config.train)
+            model = load_policy(inputs["policy"]).to(_device())
+            questions = prompts.load(Feedback(kind, heldout))
+            rows = generate(model, encoder, questions, generation, derive(config.run.seed, "generate"), advance)
+            (folder / "completions.jsonl").write_text(to_lines(rows), encoding="utf-8")
+
+        return self._stage("generate", settings, inputs, build)
+
+    @cached_property
+    def judge(self) -> Stage | None:
+        """Head to head of the completions against the reference completions."""
+        judge = self._config.evaluation.judge
+        if judge is None or self.generate is None:
+            return None
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            from kto_bench.evaluation.head_to_head import judge as judge_completions
+
+            rows = read_lines(inputs["generate"] / "completions.jsonl")
+            judgements, summary = judge_completions(rows, judge, folder)
+            (folder / "judgements.jsonl").write_text(to_lines(judgements), encoding="utf-8")
+            (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+
+        return self._stage("judge", {"judge": judge.identity()}, {"generate": self.generate}, build)
+
+    @cached_property
+    def benchmark(self) -> Stage | None:
+        """Benchmarks through lm-eval."""
+        benchmarks, seed = self._config.evaluation.benchmarks, self._config.run.seed
+        if benchmarks is None:
+            return None
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            model = load_policy(inputs["policy"]).to(_device())
+            scores, rows = benchmarks.run(model, load_tokenizer(inputs["policy"]), derive(seed, "benchmark"))
+            (folder / "benchmarks.jsonl").write_text(to_lines(rows), encoding="utf-8")
+            (folder / "scores.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
+
+        settings = {"benchmarks": benchmarks.identity(), "seed": seed}
+        return self._stage("benchmark", settings, {"policy": self.policy}, build)
+
+    def _stage(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Stage],
+        build: Callable[[Path, Folders, Advance], None],
+    ) -> Stage:
+        def shown(folder: Path, folders: Folders) -> None:
+            with self._watch.screen.stage(name) as advance:
+                build(folder, folders, advance)
+
+        return Stage(name, VERSIONS[name], settings, inputs, shown)
+
+    def _training(
+        self, name: str, loss: Loss, train: TrainConfig, inputs: Mapping[str, Stage], kind: FeedbackKind, rows: str
+    ) -> Stage:
+        """Train the policy of ``inputs`` with ``loss`` on the feedback's file ``rows``, which holds ``kind``."""
+        seed = self._config.run.seed
+        settings = {
+            "loss": {"_target_": f"{type(loss).__module__}.{type(loss).__qualname__}", **loss.model_dump(mode="json")},
+            "train": train.identity(),
+            "seed": seed,
+        }
+        on_metrics = self._watch.on_metrics if name == "align" else lambda metrics: None
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            from kto_bench.training.loop import Cached, Trainer
+            from kto_bench.training.reference import ReferenceLogProbs
+
+            data = self._tokenised(inputs, train, kind, rows)
+            steps = _schedule(data, loss.feedback, train, seed, mismatched=loss.needs_kl)
+            cached = Cached(*[
+                ReferenceLogProbs.load(inputs[name]) if name in inputs else None
+                for name in ("reference", "mismatched_reference")
+            ])  # fmt: skip
+            tokenizer = load_tokenizer(inputs["policy"])
+            trainer = Trainer(load_policy(inputs["policy"]), pad_id_of(tokenizer), data, loss, train, cached)
+
+            def on_step(metrics: Metrics, timing: Metrics) -> None:
+                advance(metrics["step"], len(steps), _note(metrics, timing))
+                on_metrics(metrics)
+
+            trainer.run(steps, folder, on_step)
+            save_policy(folder, trainer.policy, tokenizer)
+            (folder / "data.json").write_text(json.dumps({"truncated": data.truncated}), encoding="utf-8")
+
+        return self._stage(name, settings, inputs, build)
+
+    def _tokenised(self, inputs: Folders, train: TrainConfig, kind: FeedbackKind, rows: str) -> TokenisedFeedback:
+        return tokenise(Feedback(kind, read_rows(inputs["feedback"] / rows, kind)), _encoder(inputs["policy"], train))
+
+    def _save_reference(
+        self, folder: Path, policy: Path, prompts: list[list[int]], completions: list[list[int]], advance: Advance
+    ) -> None:
+        from kto_bench.training.loop import make_accelerator
+        from kto_bench.training.reference import save_reference
+
+        accelerator = make_accelerator(self._config.train)
+        with accelerator.autocast():
+            model = load_policy(policy).to(accelerator.device)
+            save_reference(folder, model, prompts, completions, pad_id_of(load_tokenizer(policy)), advance)
+
+
+def _limits(train: TrainConfig) -> dict[str, int]:
+    return {"max_prompt_tokens": train.max_prompt_tokens, "max_completion_tokens": train.max_completion_tokens}
+
+
+def _encoder(policy: Path, train: TrainConfig) -> Encoder:
+    return Encoder(load_tokenizer(policy), train.max_prompt_tokens, train.max_completion_tokens)
+
+
+def _schedule(data: TokenisedFeedback, kind: FeedbackKind, train: TrainConfig, seed: int, *, mismatched: bool) -> Any:
+    return schedule(
+        units_of(data, kind),
+        data.prompt_of,
+        completions_per_step=train.completions_per_step,
+        epochs=train.epochs,
+        steps=train.steps,
+        seed=seed,
+        mismatched=mismatched,
+    )
+
+
+def _note(metrics: Metrics, timing: Metrics) -> str:
+    """The part of a step's metrics that fits on a progress bar."""
+    shown = [("loss", "loss"), ("rewards/margin", "margin"), ("rewards/desirable", "desirable"), ("kl_raw", "KL")]
+    parts = [f"{label} {metrics[key]:.3f}" for key, label in shown if key in metrics]
+    return " · ".join([*parts, f"{timing['tokens_per_second']:,.0f} tokens/s"])
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,70 @@
+"""What happens around a multirun: every cell is checked before the first one starts, and counted after the last."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from kto_bench.component import USAGE_ERROR, ConfigError
+from kto_bench.config import resolve
+from kto_bench.feedback.types import FeedbackError
+from kto_bench.run import Plan, describe
+from kto_bench.record import Record
+from kto_bench.tracking import check_tracking
+
+
+class Ledger(Callback):
+    """Hydra's hooks around a multirun. Hydra itself reports only the first failure, last, and has no resume."""
+
+    def __init__(self) -> None:
+        self._cells: list[tuple[Plan, Record]] = []
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Resolve and check all cells; on any bad one, print all complaints and leave before any compute."""
+        complaints: dict[str, list[str]] = {}
+        for overrides in _cells(config):
+            try:
+                resolved = resolve(compose(config.hydra.job.config_name, overrides))
+                check_tracking(resolved.tracking)
+                self._cells.append(describe(resolved))
+            except (ConfigError, FeedbackError) as error:
+                complaints.setdefault(str(error), []).append(" ".join(overrides))
+        if complaints:
+            for complaint, cells in complaints.items():
+                print(f"{complaint}\n  in {len(cells)} cell(s), the first: {cells[0]}", file=sys.stderr)
+            # Hydra turns any Exception of a callback into a warning and goes on.
+            raise SystemExit(USAGE_ERROR)
+        distinct = {stage.fingerprint: stage.name for plan, _ in self._cells for stage in plan.stages.values()}
+        done = sum(record.state() == "done" for _, record in self._cells)
+        stages = ", ".join(f"{count} {name}" for name, count in Counter(distinct.values()).items())
+        Console(stderr=True).print(
+            f"{len(self._cells)} cells, {done} already done; distinct stages: {stages}", highlight=False, soft_wrap=True
+        )
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the state of every cell and where each failure's traceback lies; exit status 1 if any failed."""
+        states = {plan.name: (record.state() or "missing", record.folder) for plan, record in self._cells}
+        table = Table(title=f"sweep {config.sweep}")
+        for column in ("run", "state"):
+            table.add_column(column, overflow="fold")
+        for name, (state, folder) in sorted(states.items()):
+            table.add_row(name, state if state == "done" else f"{state}: see {folder / 'status.json'}")
+        Console(stderr=True).print(table)
+        if any(state != "done" for state, _ in states.values()):
+            raise SystemExit(1)
+
+
+def _cells(config: DictConfig) -> list[list[str]]:
+    """The overrides of each cell, as Hydra's basic sweeper expands them."""
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    return [cell for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None) for cell in batch]

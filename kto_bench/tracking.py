@@ -1,0 +1,106 @@
+"""W&B as a mirror of the record: offline by default, one W&B run per run, closed in every case.
+
+The files under ``results/`` are the record; losing W&B loses nothing, and nothing here ever waits for a prompt.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from kto_bench.component import ConfigError
+from kto_bench.config import Config, TrackingConfig
+from kto_bench.store import fingerprint_of
+
+SAMPLES = 32
+"""Completions in the W&B table."""
+
+
+def check_tracking(tracking: TrackingConfig) -> None:
+    """Refuse online tracking without a key before any compute, rather than let W&B ask for one."""
+    if tracking.mode != "online" or os.environ.get("WANDB_API_KEY"):
+        return
+    from requests.utils import get_netrc_auth
+
+    if get_netrc_auth(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")) is None:
+        raise ConfigError(
+            "tracking.mode: 'online' needs a W&B key; set WANDB_API_KEY or run `wandb login`, or choose tracking=offline"
+        )
+
+
+def wandb_id(sweep: str, fingerprint: str) -> str:
+    """The id of a run in W&B: from the configuration, so a relaunch continues the same W&B run."""
+    return fingerprint_of([sweep, fingerprint])[:16]
+
+
+class WandbMirror:
+    """A context manager around one W&B run. Leaving it with an exception marks the W&B run as failed."""
+
+    def __init__(self, config: Config, run: str, fingerprint: str) -> None:
+        """Nothing is opened yet."""
+        self._config, self._name, self._fingerprint = config, run, fingerprint
+        self._run: Any = None
+        self._logged = 0
+
+    def __enter__(self) -> WandbMirror:
+        tracking = self._config.tracking
+        if tracking.mode == "none":
+            return self
+        import wandb
+
+        tracking.folder.mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            project=tracking.project,
+            entity=tracking.entity,
+            id=wandb_id(self._config.run.sweep, self._fingerprint),
+            name=self._name,
+            group=self._config.run.sweep,
+            tags=[str(value) for key, value in self._config.labels.items() if key != "seed"],
+            config={**self._config.plain, "labels": self._config.labels},
+            dir=str(tracking.folder),
+            mode=tracking.mode,
+            resume="allow",
+            settings=wandb.Settings(console="off", silent=True, disable_git=True),
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=0 if error is None else 1)
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """One optimiser step. Steps that were already logged are left out."""
+        if self._run is not None and metrics["step"] > self._logged:
+            self._logged = int(metrics["step"])
+            self._run.log({f"train/{key}": value for key, value in metrics.items()}, step=self._logged)
+
+    def finish(self, history: Iterable[Mapping[str, float]], scores: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+        """Training history as far as it was not logged live, the scores as summary, and sample completions."""
+        if self._run is None:
+            return
+        import wandb
+
+        for metrics in history:
+            self.log(metrics)
+        self._run.summary.update(_flat(scores))
+        if rows:
+            columns = ["prompt_id", "prompt", "completion", "reference", "tokens", "ended", "preference"]
+            table = wandb.Table(columns=columns)
+            for row in rows[:SAMPLES]:
+                prompt = "\n".join(f"{message['role']}: {message['content']}" for message in row["prompt"])
+                table.add_data(*[prompt if column == "prompt" else row.get(column) for column in columns])
+            self._run.log({"completions": table})
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested numbers as one level, with "/" between the names."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name}/")
+        elif isinstance(value, (int, float, str, bool)):
+            flat[name] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Training: log-probabilities, the loop, the optimiser and its schedule."""

@@ -1,0 +1,38 @@
+"""How a policy is trained: the settings that all losses share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainConfig(BaseModel):
+    """Optimiser, schedule, batch, budget, precision and token limits of one training stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    completions_per_step: int = Field(
+        64, ge=1, description="completions in the global batch of one optimiser step; a pair counts as two"
+    )
+    micro_batch_size: int = Field(
+        64, ge=1, description="completions per forward and backward pass; changes memory and speed, never the numbers"
+    )
+    epochs: float = Field(1.0, gt=0, description="passes over the feedback (ignored where `steps` is given)")
+    steps: int | None = Field(None, ge=1, description="exact number of optimiser steps, repeating the data if needed")
+    optimizer: Literal["adamw", "rmsprop"] = "adamw"
+    learning_rate: float = Field(5e-7, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup_fraction: float = Field(0.1, ge=0, le=1, description="share of the steps with a linear warm-up")
+    max_grad_norm: float = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
+    max_prompt_tokens: int = Field(1024, ge=1, description="longer prompts keep their end")
+    max_completion_tokens: int = Field(1024, ge=1, description="longer completions keep their start")
+
+    def identity(self) -> dict[str, object]:
+        """What changes the trained weights: everything but how a step is split."""
+        return self.model_dump(mode="json", exclude={"micro_batch_size", "gradient_checkpointing"})

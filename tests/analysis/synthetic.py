@@ -1,0 +1,145 @@
+"""Writes records in the format of a sweep's, with planted truths, without training anything."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SCRIPT = '<script>alert("inert?")</script>'
+TRACEBACK = 'Traceback (most recent call last):\n  File "loop.py", line 12, in step\nRuntimeError: loss is NaN at step 7 <b>'
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_run(
+    sweep: Path,
+    loss: str,
+    start: str,
+    seed: int,
+    win: float = 0.5,
+    tokens: float = 12.0,
+    prompts: int = 64,
+    state: str = "done",
+    hash_: str = "1a2b3c4d",
+    steps: int = 40,
+    capped: float = 0.01,
+    **settings: Any,
+) -> Path:
+    """One run whose expected win rate is ``win``. Prompts differ in difficulty, the same for all runs."""
+    run = f"{loss}-{start}-sandbox_small-s{seed}-{hash_}"
+    folder = sweep / run
+    folder.mkdir(parents=True)
+    labels = {"loss": loss, "start": start, "model": "sandbox_small", "feedback": "sandbox", "seed": seed}
+    labels |= settings.pop("labels", {})
+    write_json(folder / "run.json", {"run": run, "sweep": sweep.name, "labels": labels, "stages": {"align": hash_}})
+    beta = settings.pop("beta", 0.1)
+    write_json(
+        folder / "config.json",
+        {"loss": {"_target_": f"kto_bench.losses.{loss}.Loss", "beta": beta}, "train": {"steps": steps}, "seed": seed},
+    )
+    status = {"state": state, "run": run, "sweep": sweep.name, "fingerprint": hash_, "reason": None, "traceback": None}
+    status |= {"started": "2026-08-01T10:00:00", "finished": "2026-08-01T10:02:00", "host": "node1", "pid": 7}
+    rng = np.random.default_rng([seed, *f"{loss}{start}{hash_}".encode()])
+    if loss != "none":
+        write_lines(folder / "metrics.jsonl", [_metrics(loss, step, steps, rng) for step in range(1, steps + 1)])
+    if state == "failed":
+        write_json(folder / "status.json", status | {"reason": "RuntimeError: loss is NaN at step 7", "traceback": TRACEBACK})
+        return folder
+    if state == "skipped":
+        write_json(folder / "status.json", status | {"reason": "the feedback has no pairs, and DPO needs pairs"})
+        return folder
+    difficulty = np.random.default_rng(99).normal(0, 0.15, prompts)
+    rates = np.clip(win + difficulty - difficulty.mean(), 0.02, 0.98)
+    draws = rng.random(prompts)
+    preferences = np.where(rng.random(prompts) < 0.1, 0.5, (draws < rates).astype(float))
+    lengths = np.maximum(1, rng.poisson(tokens, prompts))
+    ended = rng.random(prompts) >= capped
+    completions, judgements = [], []
+    for i in range(prompts):
+        text = "the fox is red and lives in the forest. " * max(1, int(lengths[i]) // 9)
+        completions.append(
+            {
+                "prompt_id": f"p{i}",
+                "prompt": [{"role": "user", "content": f"question {i}: where does the fox live? {SCRIPT if i % 2 else ''}"}],
+                "completion": f"{text}{SCRIPT}" if loss == "kto" else text,
+                "tokens": int(lengths[i]),
+                "ended": bool(ended[i]),
+                "reference": "The fox lives in the forest.",
+            }
+        )
+        utility = float(preferences[i] + rng.normal(0, 0.3))
+        scores = {"utility": utility, "reference_utility": 0.6}
+        judgements.append({"prompt_id": f"p{i}", "preference": float(preferences[i]), "scores": scores})
+    if state == "running":
+        write_json(folder / "status.json", status | {"finished": None})
+        lines = "".join(json.dumps(row) + "\n" for row in completions[: prompts // 2])
+        (folder / "completions.jsonl").write_text(lines + '{"prompt_id": "p99", "prom', encoding="utf-8")
+        return folder
+    write_lines(folder / "completions.jsonl", completions)
+    write_lines(folder / "judgements.jsonl", judgements)
+    facts = [
+        {"task": task, "metric": "acc", "doc_id": i, "value": float(rng.random() < base + 0.3 * win)}
+        for task, base in (("sandbox_facts", 0.5), ("sandbox_arithmetic", 0.2))
+        for i in range(prompts)
+    ]
+    write_lines(folder / "benchmarks.jsonl", facts)
+    guards = {"n": prompts, "mean_tokens": float(lengths.mean()), "share_capped": float(1 - ended.mean())}
+    guards |= {"share_empty": 0.0, "repetition_4gram": 0.02}
+    judged = {"judge": "gold_utility", "n": prompts, "win_rate": float(preferences.mean()), "means": {}}
+    write_json(folder / "scores.json", {"head_to_head": judged, "benchmarks": {}, "guards": guards})
+    stages = {"align": {"wall_seconds": 70.0, "cached": False}, "sft": {"wall_seconds": 30.0, "cached": True}}
+    write_json(folder / "timing.json", {"stages": stages})
+    write_json(folder / "data.json", {"kind": "paired", "rows": 600, "heldout_rows": 0, "dropped": {}, "truncated": {}})
+    write_json(folder / "environment.json", {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "platform": "Linux"})
+    write_json(folder / "status.json", status)
+    return folder
+
+
+def _metrics(loss: str, step: int, steps: int, rng: np.random.Generator) -> dict[str, Any]:
+    done = 1 - math.exp(-3 * step / steps)
+    good, bad = 0.4 * done + 0.05 * rng.normal(), -0.6 * done + 0.05 * rng.normal()
+    row: dict[str, Any] = {"step": step, "completions": 64 * step, "loss": 0.7 - 0.2 * done, "learning_rate": 1e-3}
+    if loss == "kto":
+        raw = -0.1 * done + 0.05 * rng.normal()
+        return row | {"rewards/desirable": good, "rewards/undesirable": bad, "kl_raw": raw, "kl": max(raw, 0.0)}
+    if loss == "sft":
+        return row | {"loss": 3 - 2 * done}
+    return row | {"rewards/chosen": good, "rewards/rejected": bad, "rewards/margin": good - bad}
+
+
+# Expected win rates. Planted: from base KTO beats DPO by 0.25; from SFT the two are the same.
+TRUTH = {
+    ("none", "base"): 0.15,
+    ("sft", "base"): 0.45,
+    ("dpo", "base"): 0.30,
+    ("kto", "base"): 0.55,
+    ("simpo", "base"): 0.45,
+    ("none", "sft"): 0.42,
+    ("sft", "sft"): 0.48,
+    ("dpo", "sft"): 0.52,
+    ("kto", "sft"): 0.52,
+    ("simpo", "sft"): 0.50,
+}
+
+
+def write_sweep(results: Path, name: str = "planted", seeds: int = 3, prompts: int = 128) -> Path:
+    """All of TRUTH over ``seeds``; one more run each that failed, was skipped and still runs."""
+    sweep = results / name
+    for (loss, start), win in TRUTH.items():
+        for seed in range(seeds):
+            rambles = {"tokens": 37.0, "capped": 0.25} if loss in ("none", "dpo") and start == "base" else {}
+            write_run(sweep, loss, start, seed, win=win, prompts=prompts, **rambles)
+    write_run(sweep, "orpo", "sft", 0, state="failed", steps=6)
+    write_run(sweep, "ipo", "sft", 0, state="skipped", steps=0)
+    write_run(sweep, "kto", "sft", seeds, state="running", steps=25)
+    return sweep
