@@ -20,6 +20,7 @@ help: ## list the targets
 demo: $(VENV)/.installed ## set up from nothing, run the quickstart sweep on the CPU, write its report
 	$(BIN)/kto-bench -m +sweeps=quickstart
 	$(BIN)/kto-bench-report quickstart
+	@echo "== the report: file://$(CURDIR)/reports/quickstart/index.html"
 
 test: $(VENV)/.installed-test ## set up from nothing and run the tests
 	$(BIN)/python -m pytest

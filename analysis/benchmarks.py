@@ -30,10 +30,10 @@ def draw(sweep: Sweep) -> Drawing:
     """Panels in rows of three, each on its own axis: tasks are not comparable with each other."""
     tasks = scores(sweep)
     panels = []
-    for task, rows in tasks.items():
+    for name, rows in tasks.items():
         percent = bool((rows["value"].abs() <= 1).all())
         for setting, part in rows.groupby("setting"):
-            title = f"{task}\n{setting}" if setting else task
+            title = "\n".join([name, str(setting)]).strip()
             panels.append(forest.Panel(title, part, "score (%)" if percent else "score", scale=100 if percent else 1))
     together = pd.concat(tasks.values())
     caption = (

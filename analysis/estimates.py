@@ -1,7 +1,7 @@
 """From tidy tables to tables of estimates and paired differences, per cell (setting, start, method).
 
-Each number draws its replicates from a stream named after what it estimates, so the same number has the same interval in
-every figure and table, whatever else the sweep holds.
+Each number draws its replicates from a stream named after what it estimates, so the same number has the same interval
+in every figure and table, whatever else the sweep holds.
 """
 
 from __future__ import annotations
@@ -33,13 +33,25 @@ def cell_order(cell: Cell) -> tuple[Any, ...]:
     return setting, style.start_order(start), style.loss_order(method)
 
 
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dictionaries."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def in_order(runs: pd.DataFrame) -> pd.DataFrame:
+    """A table with one row per run, sorted naturally: by setting, start, loss and seed."""
+    keys = [(cell_order((row["setting"], row["start"], row["method"])), row["seed"]) for row in rows_of(runs)]
+    return runs.iloc[sorted(range(len(keys)), key=keys.__getitem__)].reset_index(drop=True)
+
+
 def matrix(rows: pd.DataFrame, value: str, unit: str) -> pd.DataFrame:
     """``value`` by seed (rows) and ``unit`` (columns: prompts or documents); NaN where missing."""
     return rows.pivot_table(index="seed", columns=unit, values=value, aggfunc="mean").astype(float)
 
 
 def estimates(table: pd.DataFrame, value: str, unit: str = "prompt_id", bounded: bool = False) -> pd.DataFrame:
-    """One row per cell: value, low, high, seeds, prompts, method of the interval, and ``by_seed``, the mean per seed."""
+    """One row per cell: value, low, high, seeds, prompts, method of the interval, and ``by_seed``, the mean per
+    seed."""
     rows = []
     for cell, group in cells(table.dropna(subset=[value])):
         outcomes = matrix(group, value, unit)
@@ -88,10 +100,14 @@ def interval_note(frame: pd.DataFrame, unit: str = "prompts") -> str:
     """What the intervals of ``estimates`` capture, for a caption."""
     notes = []
     if (frame["seeds"] > 1).any():
-        notes.append(f"Bars: 95% intervals that capture the draw of {unit} and of training seeds (two-level bootstrap).")
+        notes.append(
+            f"Bars: 95% intervals that capture the draw of {unit} and of training seeds (two-level bootstrap)."
+        )
     if (frame["seeds"] == 1).any():
         kind = "Wilson" if (frame.loc[frame["seeds"] == 1, "interval"] == "wilson").all() else "bootstrap"
-        notes.append(f"With one seed, 95% {kind} intervals capture the draw of {unit} only: another seed may differ by more.")
+        notes.append(
+            f"With one seed, 95% {kind} intervals capture the draw of {unit} only: another seed may differ by more."
+        )
     if (frame["seeds"] == 2).any():
         notes.append("Two seeds say little about a third: read these intervals as the least that is uncertain.")
     return " ".join(notes)

@@ -10,22 +10,24 @@ from typing import Any
 import pandas as pd
 
 from analysis import style, text
-from analysis.estimates import CELL, Cell, differences, sample_size
+from analysis.estimates import CELL, Cell, cells, differences, rows_of, sample_size
 from analysis.guards_table import warnings
 from analysis.registry import NoDataError
 from analysis.summary_table import gains
 from analysis.win_rate import win_rates
-from kto_bench.results import Sweep
+from kto_bench.results import KEYS, Sweep
 
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One question, and the sentences that answer it."""
+    """One question, the sentences that answer it, and a list with its introduction of what it leaves open."""
 
     question: str
     sentences: list[str]
+    introduction: str = ""
+    unclear: tuple[str, ...] = ()
 
 
 def findings(sweep: Sweep) -> list[Finding]:
@@ -35,17 +37,17 @@ def findings(sweep: Sweep) -> list[Finding]:
         rates = win_rates(sweep)
     except NoDataError as reason:
         return [*found, Finding("Which loss wins?", [f"Cannot be said: {reason}."])]
-    cells: list[Cell] = list(rates[CELL].itertuples(index=False, name=None))
+    compared: list[Cell] = list(rates[CELL].itertuples(index=False, name=None))
     table = sweep.outcomes
-    losses = [(a, b) for a, b in combinations(cells, 2) if a[:2] == b[:2] and "none" not in (a[2], b[2])]
-    starts = [(b, a) for a, b in combinations(cells, 2) if (a[0], a[2]) == (b[0], b[2]) and a[1] != b[1]]
+    losses = [(a, b) for a, b in combinations(compared, 2) if a[:2] == b[:2] and "none" not in (a[2], b[2])]
+    starts = [(b, a) for a, b in combinations(compared, 2) if (a[0], a[2]) == (b[0], b[2]) and a[1] != b[1]]
     found += [
-        Finding("Which loss wins?", _compare(differences(table, "preference", losses), _loss_and_start)),
-        Finding("Does alignment help its start?", _compare(gains(sweep), _loss_and_start)),
-        Finding("Does the start matter?", _compare(differences(table, "preference", starts), _start_of_loss)),
+        _compare("Which loss wins?", differences(table, "preference", losses), _loss_and_start),
+        _compare("Does alignment help its start?", gains(sweep), _loss_and_start),
+        _compare("Does the start matter?", differences(table, "preference", starts), _start_of_loss),
         Finding("What should be read with care?", _cautions(sweep, rates)),
     ]
-    return [finding for finding in found if finding.sentences]
+    return [finding for finding in found if finding.sentences or finding.unclear]
 
 
 def _scope(sweep: Sweep) -> list[str]:
@@ -58,58 +60,60 @@ def _scope(sweep: Sweep) -> list[str]:
         judges = ", ".join(sorted(sweep.guards["judge"].dropna().astype(str).unique())) or "unknown"
         prompts = judged["prompt_id"].nunique()
         sentences.append(
-            f"Every finished run was compared head to head with the reference completions of {prompts} held-out prompts by the judge "
-            f"{judges}; a tie counts as half a win. Differences below are in points of win rate, paired by seed and prompt, "
-            "with 95% intervals; p-values are adjusted by Holm's method for all comparisons of the same question."
+            f"Every finished run was compared head to head with the reference completions of {prompts} held-out "
+            f"prompts by the judge {judges}; a tie counts as half a win. Differences below are in points of win rate, "
+            "paired by seed and prompt, with 95% intervals; p-values are adjusted by Holm's method for all "
+            "comparisons of the same question."
         )
     return sentences
 
 
-def _compare(rows: pd.DataFrame, describe: Callable[[Cell, Cell], tuple[str, str, str]]) -> list[str]:
-    """Sentences on the differences that stand out, then one on those that do not."""
-    if rows.empty:
-        return []
+def _compare(question: str, rows: pd.DataFrame, describe: Callable[[Cell, Cell], tuple[str, str, str]]) -> Finding:
+    """Sentences on the differences that stand out, and a list of those that do not."""
     sentences, unclear = [], []
-    for row in rows.sort_values("value", key=lambda v: -v.abs(), kind="stable").to_dict("records"):
+    for row in rows_of(rows.sort_values("value", key=lambda v: -v.abs(), kind="stable")):
         winner, loser = (row["first"], row["second"]) if row["value"] >= 0 else (row["second"], row["first"])
+        context, better, worse = describe(winner, loser)
         if row["p_holm"] < ALPHA:
-            context, better, worse = describe(winner, loser)
-            sentences.append(f"{context}{better} wins {_points(row)} more often than {worse} ({_evidence(row)}).")
+            sentences.append(_capital(f"{context}{better} wins more often than {worse}, by {_evidence(row)}."))
         else:
-            context, first, second = describe(row["first"], row["second"])
-            size = text.with_interval(row, "value", 1, 100, sign=True)
-            unclear.append(f"{context[:1].lower()}{context[1:]}{first} − {second}: {size}")
-    if unclear:
-        sentences.append(
-            f"Cannot be told apart with {sample_size(rows)} (difference in points with its interval): {'; '.join(unclear)}. That is no "
-            "evidence of equality: any difference within an interval remains possible."
-        )
-    return sentences
-
-
-def _points(row: dict[str, Any]) -> str:
-    return f"{text.number(abs(row['value']), 1, 100)} points"
-
-
-def _evidence(row: dict[str, Any]) -> str:
-    low, high = sorted([abs(row["low"]), abs(row["high"])]) if row["low"] * row["high"] > 0 else (row["low"], row["high"])
-    interval = f"{text.number(low, 1, 100)} to {text.number(high, 1, 100)}"
-    p = text.p_value(row["p_holm"])
-    return (
-        f"95% interval {interval}; adjusted p {p if p.startswith('<') else '= ' + p}; "
-        f"{_count(row['seeds'], 'seed')} × {_count(row['prompts'], 'prompt')}"
+            unclear.append(_capital(f"{context}{better} and {worse}: {_evidence(row, n=False)}"))
+    if not unclear:
+        return Finding(question, sentences)
+    introduction = (
+        f"Cannot be told apart with {sample_size(rows)}, after adjusting for {_count(len(rows), 'comparison')}. This "
+        "is no evidence of equality: any difference within an interval remains possible."
     )
+    return Finding(question, sentences, introduction, tuple(unclear))
+
+
+def _evidence(row: dict[str, Any], n: bool = True) -> str:
+    """The lead of the winner with its interval, the adjusted p-value and, if asked for, ``n``."""
+    sign = 1 if row["value"] >= 0 else -1
+    low, high = sorted([sign * row["low"], sign * row["high"]])
+    p = text.p_value(row["p_holm"])
+    parts = [
+        f"95% interval {text.number(low, 1, 100)} to {text.number(high, 1, 100)}",
+        f"adjusted p {p if p.startswith('<') else f'= {p}'}",
+        *([f"{_count(row['seeds'], 'seed')} × {_count(row['prompts'], 'prompt')}"] if n else []),
+    ]
+    return f"{text.number(abs(row['value']), 1, 100)} points ({'; '.join(parts)})"
 
 
 def _loss_and_start(first: Cell, second: Cell) -> tuple[str, str, str]:
-    setting = f"{first[0]}, f" if first[0] else "F"
-    return f"{setting}rom the {style.start_name(first[1])} start, ", style.loss_name(first[2]), style.loss_name(second[2])
+    context = f"{f'{first[0]}, ' if first[0] else ''}from the {style.start_name(first[1])} start, "
+    better, worse = ("the start alone" if cell[2] == "none" else style.loss_name(cell[2]) for cell in (first, second))
+    return context, better, worse
 
 
 def _start_of_loss(first: Cell, second: Cell) -> tuple[str, str, str]:
-    setting = f"{first[0]}: " if first[0] else ""
-    loss = style.loss_name(first[2])
-    return setting, f"{loss} from {style.start_name(first[1])}", f"{loss} from {style.start_name(second[1])}"
+    better, worse = (_cell_name(cell) for cell in (first, second))
+    return f"{first[0]}: " if first[0] else "", better, worse
+
+
+def _cell_name(cell: Cell) -> str:
+    start = style.start_name(cell[1])
+    return f"the {start} start alone" if cell[2] == "none" else f"{style.loss_name(cell[2])} from {start}"
 
 
 def _cautions(sweep: Sweep, rates: pd.DataFrame) -> list[str]:
@@ -117,23 +121,30 @@ def _cautions(sweep: Sweep, rates: pd.DataFrame) -> list[str]:
     seeds = int(rates["seeds"].min())
     if seeds == 1:
         sentences.append(
-            "Some cells have a single seed: what is said of them holds for these checkpoints; another seed may differ by more than "
-            "the intervals show."
+            "Some cells have a single seed: what is said of them holds for these checkpoints; another seed may differ "
+            "by more than the intervals show."
         )
     elif seeds < 5:
         sentences.append(
-            f"With {seeds} seeds the variation between seeds is itself poorly known: where seeds matter more than prompts, these "
-            f"95% intervals cover the truth in about {'78' if seeds == 2 else '89'}% of cases (measured by simulation)."
+            f"With {seeds} seeds the variation between seeds is itself poorly known: where seeds matter much more than "
+            f"prompts, these 95% intervals cover the truth in about {'78' if seeds == 2 else '87'}% of cases (measured "
+            "by simulation)."
         )
-    for row in sweep.guards.to_dict("records"):
-        found = warnings(row)
+    for cell, runs in cells(sweep.guards):
+        means = runs.drop(columns=[*KEYS, "judge"]).mean().to_dict()
+        found = warnings({str(key): value for key, value in means.items()})
         if found:
-            name = f"{style.loss_name(row['method'])} from {style.start_name(row['start'])}"
-            sentences.append(f"{name}, seed {row['seed']}: {'; '.join(found)}.")
+            name = _cell_name(cell) + (f" ({cell[0]})" if cell[0] else "")
+            mean = f"mean of {_count(len(runs), 'run')}"
+            sentences.append(_capital(f"{name}: {'; '.join(found)} ({mean})."))
     lost = sweep.runs[sweep.runs["state"] != "done"]
     if len(lost):
         sentences.append(f"{_count(len(lost), 'run')} did not finish and appear in no score; see “Runs”.")
     return sentences
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
 
 
 def _count(n: int, noun: str) -> str:

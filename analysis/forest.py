@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import style
+from analysis.estimates import rows_of
 
 ROW_HEIGHT = 0.38
 """Inches per loss."""
@@ -17,7 +18,8 @@ ROW_HEIGHT = 0.38
 
 @dataclass(frozen=True)
 class Panel:
-    """A title and the rows of ``estimates.estimates`` to draw, times ``scale``; ``line`` marks a value worth comparing."""
+    """A title and the rows of ``estimates.estimates`` to draw, times ``scale``; ``line`` marks a value to compare
+    with."""
 
     title: str
     rows: pd.DataFrame
@@ -25,6 +27,7 @@ class Panel:
     scale: float = 1.0
     line: float | None = None
     line_label: str = ""
+    from_zero: bool = False
 
 
 def draw(panels: Sequence[Panel], columns: int = 3) -> Figure:
@@ -43,13 +46,13 @@ def draw(panels: Sequence[Panel], columns: int = 3) -> Figure:
             axis.set_visible(False)
         handles = style.start_handles(starts)
         handles += [h for axis in axes[:1] for h in axis.get_lines() if h.get_gid() == "reference"]
-        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), borderaxespad=0.2)
+        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), borderaxespad=0.2)
     return figure
 
 
 def _panel(axis: Axes, panel: Panel, methods: list[str], starts: list[str]) -> None:
     step = min(0.3, 0.7 / len(starts))
-    for row in panel.rows.to_dict("records"):
+    for row in rows_of(panel.rows):
         offset = (starts.index(row["start"]) - (len(starts) - 1) / 2) * step
         y = methods.index(row["method"]) + offset
         colour = style.colour(row["method"])
@@ -60,7 +63,9 @@ def _panel(axis: Axes, panel: Panel, methods: list[str], starts: list[str]) -> N
             dots = [mean * panel.scale for mean in row["by_seed"]]
             axis.plot(dots, [y + step * 0.36] * len(dots), linestyle="none", marker=".", markersize=2.8, color=colour)
     if panel.line is not None:
-        axis.axvline(panel.line, color="#333333", linewidth=0.9, linestyle=(0, (2, 2)), label=panel.line_label, gid="reference")
+        axis.axvline(
+            panel.line, color="#333333", linewidth=0.9, linestyle=(0, (2, 2)), label=panel.line_label, gid="reference"
+        )
     for index in range(1, len(methods), 2):
         axis.axhspan(index - 0.5, index + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
     axis.set_ylim(len(methods) - 0.5, -0.5)
@@ -68,5 +73,7 @@ def _panel(axis: Axes, panel: Panel, methods: list[str], starts: list[str]) -> N
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.06)
+    if panel.from_zero:
+        axis.set_xlim(left=0)
     axis.set_xlabel(panel.label)
     axis.set_title(panel.title)

@@ -2,46 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from analysis import style, text
-from analysis.estimates import cell_order
+from analysis.estimates import in_order, rows_of
 from analysis.registry import Entry, NoDataError, Sheet
 from kto_bench.results import Sweep
 
-CAPPED, EMPTY, REPEATED = 0.05, 0.01, 0.20
-"""Shares above which a score is shown with a warning: by then they move a win rate by more than its interval usually is wide."""
+LIMITS = {
+    "share_capped": (0.05, "hit the token limit"),
+    "share_empty": (0.01, "are empty"),
+    "repetition_4gram": (0.20, "repeated 4-grams"),
+}
+"""Guard -> the share above which a score is shown with a warning, because the guard may explain it; and what to say."""
 
 
-def warnings(row: dict[str, object]) -> list[str]:
+def warnings(row: dict[str, Any]) -> list[str]:
     """What a reader of this run's scores should know first; empty if nothing stands out."""
-    found = []
-    if float(str(row.get("share_capped", 0))) > CAPPED:
-        found.append(f"{text.number(float(str(row['share_capped'])), 0, 100)}% hit the token limit")
-    if float(str(row.get("share_empty", 0))) > EMPTY:
-        found.append(f"{text.number(float(str(row['share_empty'])), 0, 100)}% are empty")
-    if float(str(row.get("repetition_4gram", 0))) > REPEATED:
-        found.append(f"{text.number(float(str(row['repetition_4gram'])), 0, 100)}% repeated 4-grams")
-    judged, prompts = row.get("judged"), row.get("n")
-    if pd.notna(judged) and judged != prompts:
-        found.append(f"only {judged} of {prompts} prompts were judged")
+    found = [
+        f"{text.number(row[guard], 0, 100)}% {words}"
+        for guard, (limit, words) in LIMITS.items()
+        if row.get(guard, 0) > limit
+    ]
+    if pd.notna(row["judged"]) and row["judged"] != row["n"]:
+        found.append(f"only {row['judged']:.0f} of {row['n']:.0f} prompts were judged")
     return found
 
 
 def make(sweep: Sweep) -> Sheet:
     """One row per finished run."""
-    numbers = sweep.guards
+    numbers = in_order(sweep.guards)
     if numbers.empty:
         raise NoDataError("no finished run has score guards")
-    order = sorted(
-        numbers.index,
-        key=lambda i: (cell_order(tuple(numbers.loc[i, ["setting", "start", "method"]])), numbers.loc[i, "seed"]),
-    )
-    numbers = numbers.loc[order].reset_index(drop=True)
     rows = []
-    for row in numbers.to_dict("records"):
+    for row in rows_of(numbers):
         shown = {"Setting": row["setting"]} if numbers["setting"].any() else {}
-        shown |= {"Start": style.start_name(row["start"]), "Loss": style.loss_name(row["method"]), "Seed": str(row["seed"])}
+        shown |= {
+            "Start": style.start_name(row["start"]),
+            "Loss": style.loss_name(row["method"]),
+            "Seed": str(row["seed"]),
+        }
         shown |= {"n": text.number(row["n"], 0), "Judged": text.number(row["judged"], 0)}
         shown["Mean tokens"] = text.number(row["mean_tokens"], 1)
         for key, name in (("share_capped", "Capped"), ("share_empty", "Empty"), ("repetition_4gram", "Repeated")):
@@ -49,8 +51,9 @@ def make(sweep: Sweep) -> Sheet:
         shown["Warning"] = "; ".join(warnings(row))
         rows.append(shown)
     caption = (
-        "Score guards, by run: prompts answered (n) and judged, mean tokens, and the shares of completions that hit the token limit, "
-        "are empty, or of 4-grams that repeat. A win rate with a warning may measure the guard rather than the quality."
+        "Score guards, by run: prompts answered (n) and judged, mean tokens, and the shares of completions that hit "
+        "the token limit, are empty, or of 4-grams that repeat. A win rate with a warning may measure the guard "
+        "rather than the quality."
     )
     return Sheet(numbers, pd.DataFrame(rows), caption)
 

@@ -20,7 +20,9 @@ def draw(sweep: Sweep) -> Drawing:
     for setting in sorted(table["setting"].unique()):
         title = f"\n{setting}" if setting else ""
         rows = tokens[tokens["setting"] == setting]
-        panels.append(forest.Panel(f"Length{title}", rows, "tokens per completion", 1, reference, "reference's mean length"))
+        panels.append(
+            forest.Panel(f"Length{title}", rows, "tokens per completion", 1, reference, "reference's mean length", True)
+        )
         panels.append(forest.Panel(f"Hit the cap{title}", capped[capped["setting"] == setting], "completions (%)", 100))
     caption = (
         "Left: mean length of the completions in tokens"

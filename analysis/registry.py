@@ -1,4 +1,4 @@
-"""How figures and tables are found: a module of this package that defines FIGURE or TABLE is one, named after its file."""
+"""How figures and tables are found: a module here that defines FIGURE or TABLE is one, named after its file."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 
 from analysis import style
+from analysis.estimates import rows_of
 from analysis.findings import findings
 from analysis.registry import Drawing, Entry, NoDataError, Sheet, discover
 from analysis.samples import samples
@@ -46,15 +47,19 @@ def build(sweep: Sweep, out: Path, progress: Callable[[str], None] = lambda mess
     tables = [_table(name, entry, sweep, out / "tables", progress) for name, entry in discover("TABLE").items()]
     figures = [_figure(name, entry, sweep, out / "figures", progress) for name, entry in discover("FIGURE").items()]
     progress("writing the page")
-    page = _environment().get_template("report.html.jinja").render(
-        sweep=sweep.name,
-        findings=found,
-        figures=figures,
-        tables=tables,
-        samples=samples(sweep),
-        problems=_problems(sweep),
-        configuration=_differences(sweep, "config.json"),
-        environment=_differences(sweep, "environment.json"),
+    page = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            sweep=sweep.name,
+            findings=found,
+            figures=figures,
+            tables=tables,
+            samples=samples(sweep),
+            problems=_problems(sweep),
+            configuration=_differences(sweep, "config.json"),
+            environment=_differences(sweep, "environment.json"),
+        )
     )
     path = out / "index.html"
     path.write_text(page, encoding="utf-8")
@@ -87,9 +92,7 @@ def _table(name: str, entry: Entry, sweep: Sweep, folder: Path, progress: Callab
     return Shown(name, entry.title, sheet.caption, columns=tuple(map(str, sheet.display.columns)), rows=rows)
 
 
-def _skipped(
-    name: str, entry: Entry, reason: NoDataError, stale: list[Path], progress: Callable[[str], None]
-) -> Shown:
+def _skipped(name: str, entry: Entry, reason: NoDataError, stale: list[Path], progress: Callable[[str], None]) -> Shown:
     progress(f"  skipped: {reason}")
     for path in stale:
         path.unlink(missing_ok=True)
@@ -108,12 +111,13 @@ def _problems(sweep: Sweep) -> list[dict[str, str]]:
     """Runs that failed, were skipped or could not be read, with all that is known about why."""
     rows = sweep.runs[~sweep.runs["state"].isin(["done", "running"])]
     problems = []
-    for row in rows.to_dict("records"):
+    for row in rows_of(rows):
         trace = row["traceback"]
         if len(trace) > MAX_TRACEBACK_CHARACTERS:
-            trace = f"[the first {len(trace) - MAX_TRACEBACK_CHARACTERS} characters are in status.json]\n" + trace[
-                -MAX_TRACEBACK_CHARACTERS:
-            ]
+            trace = (
+                f"[the first {len(trace) - MAX_TRACEBACK_CHARACTERS} characters are in status.json]\n"
+                + trace[-MAX_TRACEBACK_CHARACTERS:]
+            )
         problems.append({"run": row["run"], "state": row["state"], "reason": row["reason"], "traceback": trace})
     return problems
 
@@ -137,7 +141,11 @@ def _plain(value: Any) -> str:
 
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("analysis"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("analysis"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
@@ -145,12 +153,14 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns 0, or 1 where the sweep or a record cannot be used."""
     parser = argparse.ArgumentParser(
         prog="kto-bench-report",
-        description="Redraw all figures and tables of a sweep from its records, and write one self-contained page about it.",
-        epilog="Example: kto-bench-report quickstart, then open reports/quickstart/index.html. "
-        "Needs no checkpoint, no GPU and no network. Works on sweeps that are still running.",
+        description="Redraw all figures and tables of a sweep from its records, and write one self-contained page.",
+        epilog="Example: kto-bench-report quickstart, then open reports/quickstart/index.html. Needs no checkpoint, "
+        "no GPU and no network, and works while the sweep still runs.",
     )
     parser.add_argument("sweep", help="name of the sweep: a folder in RESULTS or in RESULTS/reference")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the records (default: results)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder of the records (default: results)"
+    )
     parser.add_argument("--out", type=Path, help="folder of the report (default: reports/SWEEP)")
     options = parser.parse_args(arguments)
     try:

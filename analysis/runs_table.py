@@ -5,28 +5,25 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis import style, text
-from analysis.estimates import cell_order
+from analysis.estimates import in_order, rows_of
 from analysis.registry import Entry, Sheet
 from kto_bench.results import Sweep
 
 
 def make(sweep: Sweep) -> Sheet:
     """One row per run, in natural order."""
-    numbers = sweep.runs
-    order = sorted(
-        numbers.index,
-        key=lambda i: (cell_order(tuple(numbers.loc[i, ["setting", "start", "method"]])), numbers.loc[i, "seed"]),
-    )
-    numbers = numbers.loc[order].reset_index(drop=True)
+    numbers = in_order(sweep.runs)
     rows = []
-    for row in numbers.to_dict("records"):
+    for row in rows_of(numbers):
         shown = {"Setting": row["setting"]} if numbers["setting"].any() else {}
         shown |= {"Start": style.start_name(row["start"]), "Loss": style.loss_name(row["method"])}
         shown |= {"Seed": str(row["seed"]) if row["seed"] >= 0 else text.MISSING, "State": row["state"]}
         shown |= {"Wall time": text.duration(row["wall_seconds"]), "Reason": row["reason"], "Run": row["run"]}
         rows.append(shown)
     counts = ", ".join(f"{count} {state}" for state, count in numbers["state"].value_counts().items())
-    caption = f"All {len(numbers)} runs: {counts}. Wall time is what this run spent; stages shared with earlier runs count 0."
+    caption = (
+        f"All {len(numbers)} runs: {counts}. Wall time is what this run spent; stages shared with earlier runs count 0."
+    )
     return Sheet(numbers.drop(columns="traceback"), pd.DataFrame(rows), caption)
 
 

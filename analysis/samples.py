@@ -48,7 +48,7 @@ def samples(sweep: Sweep) -> list[Sample]:
 
 
 def _shared(left: pd.DataFrame, right: pd.DataFrame) -> list[str]:
-    return [column for column in left if column in right and column != "reference_tokens"]
+    return [column for column in map(str, left) if column in right and column != "reference_tokens"]
 
 
 def _sample(rows: list[Any]) -> Sample:

@@ -15,7 +15,8 @@ from matplotlib.lines import Line2D
 LOSS_NAMES = {"none": "none (start only)", "sft": "SFT", "dpo": "DPO", "kto": "KTO", "simpo": "SimPO"}
 START_NAMES = {"base": "base", "sft": "SFT"}
 
-# Okabe & Ito's palette, then Tol's "muted" for the losses that it has no slot for: both are safe for colour-blind readers.
+# Okabe & Ito's palette, then Tol's "muted" for the losses that it has no slot for: both are safe for colour-blind
+# readers.
 LOSS_COLOURS = {"none": "#6b6b6b", "sft": "#E69F00", "dpo": "#0072B2", "kto": "#D55E00", "simpo": "#009E73"}
 OTHER_COLOURS = ["#CC79A7", "#332288", "#882255", "#999933", "#AA4499", "#117733", "#56B4E9", "#661100"]
 START_MARKERS = {"base": "o", "sft": "s"}
@@ -54,8 +55,8 @@ def start_order(start: str) -> tuple[int, str]:
 
 
 def colour(method: str) -> str:
-    """The colour of a loss. One that is not listed here gets one of OTHER_COLOURS by a hash of its name, so that it does
-    not depend on which other losses are in the figure (two such losses may share one; they are labelled as well).
+    """The colour of a loss. One that is not listed here gets one of OTHER_COLOURS by a hash of its name, so that it
+    does not depend on which other losses are in the figure (two such losses may share one; they are labelled as well).
     """
     return LOSS_COLOURS.get(method) or OTHER_COLOURS[_hash(method) % len(OTHER_COLOURS)]
 
@@ -117,6 +118,8 @@ def start_handles(starts: Iterable[str]) -> list[Line2D]:
 def save(drawing: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """Write ``name.png`` and ``name.pdf``. No label is clipped, and no time is stored: same figure, same bytes."""
     folder.mkdir(parents=True, exist_ok=True)
+    drawing.draw_without_rendering()
+    drawing.set_layout_engine("none")  # the layout is settled: computing it again for each file takes most of the time
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
     drawing.savefig(png, dpi=200, bbox_inches="tight", pad_inches=0.05, metadata={"Software": None})
     drawing.savefig(pdf, bbox_inches="tight", pad_inches=0.05, metadata={"CreationDate": None, "Producer": None})

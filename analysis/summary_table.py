@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis import style, text
 from analysis.benchmarks import scores
-from analysis.estimates import CELL, differences, estimates, sample_size
+from analysis.estimates import CELL, cells, differences, estimates, rows_of, sample_size
 from analysis.registry import Entry, NoDataError, Sheet
 from kto_bench.results import KEYS, Sweep
 
@@ -16,14 +16,16 @@ GUARDS = ["mean_tokens", "share_capped", "share_empty", "repetition_4gram"]
 def gains(sweep: Sweep) -> pd.DataFrame:
     """Paired differences in win rate: every aligned cell minus the same start without alignment."""
     table = sweep.outcomes.dropna(subset=["preference"])
-    found = [cell for cell in estimates(table, "preference")[CELL].itertuples(index=False, name=None)]
+    found = [cell for cell, _ in cells(table)]
     return differences(table, "preference", [(c, (c[0], c[1], "none")) for c in found if c[2] != "none"])
 
 
 def score_columns(sweep: Sweep) -> list[str]:
     """The judge's scores of our completions (utility, ...), without those of the reference."""
     known = {*KEYS, "prompt_id", "tokens", "ended", "preference"}
-    return [column for column in sweep.outcomes if column not in known and not column.startswith("reference_")]
+    return [
+        column for column in map(str, sweep.outcomes) if column not in known and not column.startswith("reference_")
+    ]
 
 
 def make(sweep: Sweep) -> Sheet:
@@ -43,9 +45,9 @@ def make(sweep: Sweep) -> Sheet:
     present = [guard for guard in GUARDS if guard in sweep.guards]
     numbers = numbers.merge(sweep.guards.groupby(CELL)[present].mean().reset_index(), on=CELL, how="left")
     caption = (
-        "By start and loss: means with 95% intervals. Gain: difference in win rate to the same start without alignment, paired by "
-        "seed and prompt, with p adjusted by Holm's method over all rows. Tokens, capped (hit the token limit), empty "
-        f"and repeated (4-grams) guard the scores. {sample_size(numbers)}."
+        "By start and loss: means with 95% intervals. Gain: difference in win rate to the same start without "
+        "alignment, paired by seed and prompt, with p adjusted by Holm's method over all rows. Tokens, capped (hit "
+        f"the token limit), empty and repeated (4-grams) guard the scores. {sample_size(numbers)}."
     )
     return Sheet(numbers, _display(numbers, score_columns(sweep), list(tasks)), caption)
 
@@ -71,7 +73,7 @@ def _gain_columns(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _display(numbers: pd.DataFrame, score_names: list[str], tasks: list[str]) -> pd.DataFrame:
     rows = []
-    for row in numbers.to_dict("records"):
+    for row in rows_of(numbers):
         shown = {"Setting": row["setting"]} if numbers["setting"].any() else {}
         shown |= {"Start": style.start_name(row["start"]), "Loss": style.loss_name(row["method"])}
         shown |= {"Seeds": str(row["seeds"]), "Prompts": str(row["prompts"])}

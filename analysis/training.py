@@ -1,4 +1,4 @@
-"""Figure: training curves. A row per loss, each panel on its own axis: values of different losses are not comparable."""
+"""Figure: training curves, a row per loss; each panel has its own axis, because losses' values do not compare."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from analysis.registry import Drawing, Entry, NoDataError
 from kto_bench.results import Sweep
 
 GOOD, BAD = "#1b1b1b", "#9a9a9a"
-# Title of a column, and its curves: the names a metric may have (the first one logged is drawn), and a colour (None: the loss's).
+# Title of a column, and its curves: the names a metric may have (the first one logged is drawn), and a colour (None:
+# the loss's).
 COLUMNS: dict[str, list[tuple[tuple[str, ...], str | None]]] = {
     "Loss": [(("training_loss",), None)],
     "Rewards": [
@@ -26,12 +27,15 @@ COLUMNS: dict[str, list[tuple[tuple[str, ...], str | None]]] = {
 
 
 def draw(sweep: Sweep) -> Drawing:
-    """Rows: settings and losses; columns: loss, rewards, margin, KL. Runs that did not finish are drawn as far as they got."""
+    """Rows: settings and losses; columns: loss, rewards, margin, KL. Runs that did not finish are drawn as far as
+    they got."""
     table = sweep.training
     if table.empty:
         raise NoDataError("no run has training metrics (runs without alignment have none)")
     table = _with_margin(table)
-    groups = sorted(table.groupby(["setting", "method"]), key=lambda item: (item[0][0], style.loss_order(str(item[0][1]))))
+    groups = sorted(
+        table.groupby(["setting", "method"]), key=lambda item: (item[0][0], style.loss_order(str(item[0][1])))
+    )
     starts = sorted(table["start"].unique(), key=style.start_order)
     window = max(1, int(table.groupby("run")["step"].count().max()) // 40)
     with style.settings():
@@ -46,7 +50,10 @@ def draw(sweep: Sweep) -> Drawing:
             axes[line][0].set_ylabel(f"{name}\n{setting}" if setting else name, fontweight="bold")
         for axis in axes[-1]:
             axis.set_xlabel("optimiser step")
-        handles = [Line2D([], [], color="#333333", linestyle=style.line(s), label=f"from {style.start_name(s)}") for s in starts]
+        handles = [
+            Line2D([], [], color="#333333", linestyle=style.line(s), label=f"from {style.start_name(s)}")
+            for s in starts
+        ]
         handles += [
             Line2D([], [], color=GOOD, label="chosen / desirable"),
             Line2D([], [], color=BAD, label="rejected / undesirable; raw KL"),
@@ -55,9 +62,10 @@ def draw(sweep: Sweep) -> Drawing:
     runs = table.groupby("run")["seed"].first()
     smoothing = f" Running means over {window} steps." if window > 1 else ""
     caption = (
-        f"Training, by loss (rows) and start (line style): mean over seeds, thin lines are the seeds.{smoothing} Rewards are "
-        "as each loss defines them and every panel has its own axis, so heights compare within a panel only. KL estimate: grey is "
-        f"the raw value, coloured the clamped one that enters the loss. n = {len(runs)} runs, {runs.nunique()} seeds."
+        "Training, by loss (rows) and start (line style): mean over the seeds that got furthest, thin lines are the "
+        f"seeds.{smoothing} Rewards are as each loss defines them and every panel has its own axis, so heights compare "
+        "within a panel only. KL estimate: grey is the raw value, coloured the clamped one that enters the loss. n = "
+        f"{len(runs)} runs, {runs.nunique()} seeds."
     )
     return Drawing(figure, caption)
 
@@ -70,9 +78,9 @@ def _panel(
         metric = next((name for name in names if name in rows and rows[name].notna().any()), None)
         if metric is not None:
             drawn = True
-            for start, values in _by_start(rows, metric, window):
+            for start, values, whole in _by_start(rows, metric, window):
                 shade = own_colour or colour
-                axis.plot(values.index, values.mean(axis=1), color=shade, linestyle=style.line(start))
+                axis.plot(values.index, values[whole].mean(axis=1), color=shade, linestyle=style.line(start))
                 if values.shape[1] > 1:
                     axis.plot(values.index, values, color=shade, linewidth=0.5, alpha=0.35)
     axis.locator_params(nbins=4)
@@ -91,12 +99,17 @@ def _with_margin(table: pd.DataFrame) -> pd.DataFrame:
     return logged
 
 
-def _by_start(rows: pd.DataFrame, metric: str, window: int) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Smoothed values of ``metric`` by step (rows) and run (columns), for each start."""
+def _by_start(rows: pd.DataFrame, metric: str, window: int) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """For each start: smoothed values of ``metric`` by step (rows) and run (columns), and the runs to take the mean
+    over.
+
+    These are the runs that got furthest: a mean over ever fewer runs would jump where one stops.
+    """
     for start, part in rows.groupby("start"):
         values = part.pivot_table(index="step", columns="run", values=metric)
         smooth = values.rolling(window, min_periods=1, center=True).mean()
-        yield str(start), smooth.where(values.notna())
+        last = values.apply(lambda column: column.last_valid_index())
+        yield str(start), smooth.where(values.notna()), list(last.index[last == last.max()])
 
 
 FIGURE = Entry(order=40, title="Training", make=draw)

@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,8 +28,11 @@ def entry(node: DictConfig) -> None:
     from kto_bench.run import execute
     from kto_bench.tracking import check_tracking
 
-    config = resolve(node)
-    check_tracking(config.tracking)
+    try:
+        config = resolve(node)
+        check_tracking(config.tracking)
+    except (ConfigError, FeedbackError) as error:
+        _refuse(str(error))
     # In a multirun the ledger reads the records of all cells at the end and sets the exit status.
     if execute(config) == "failed" and HydraConfig.get().mode == RunMode.RUN:
         raise SystemExit(1)
@@ -40,8 +44,6 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         entry()
-    except (ConfigError, FeedbackError) as error:
-        _refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain(error, sys.argv[1:]))
     except KeyboardInterrupt:
@@ -49,8 +51,11 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _refuse(message: str) -> None:
-    print(f"kto-bench: {message}\n\n`kto-bench --help` lists the choices, `kto-bench --cfg job` the fields.", file=sys.stderr)
+def _refuse(message: str) -> NoReturn:
+    print(
+        f"kto-bench: {message}\n\n`kto-bench --help` lists the choices, `kto-bench --cfg job` the fields.",
+        file=sys.stderr,
+    )
     raise SystemExit(USAGE_ERROR)
 
 
@@ -66,7 +71,7 @@ def explain(error: Exception, arguments: list[str]) -> str:
             near = difflib.get_close_matches(field.rpartition(".")[2], allowed, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             return f"{field}: unknown field (in {given!r}); allowed: {', '.join(allowed)}{hint}"
-    return str(error)
+    return str(error).partition("\nConfig search path:")[0].strip()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from pydantic import Field, field_validator
 
 from kto_bench.component import Component, ConfigError, build, validate
@@ -103,7 +104,7 @@ class Config:
 
 def resolve(node: DictConfig | Mapping[str, Any]) -> Config:
     """Build and check a run's configuration. Raises ConfigError; FeedbackError when the feedback cannot be read."""
-    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
+    plain = _plain(node) if isinstance(node, DictConfig) else dict(node)
     assert isinstance(plain, dict)
     values: dict[str, Any] = {str(key): value for key, value in plain.items()}
     for group in GROUPS:
@@ -126,6 +127,15 @@ def resolve(node: DictConfig | Mapping[str, Any]) -> Config:
     )
     _check(config)
     return config
+
+
+def _plain(node: DictConfig) -> Any:
+    try:
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(f"{error.full_key}: required; give it as {error.full_key}=VALUE") from error
+    except InterpolationResolutionError as error:
+        raise ConfigError(f"{error.full_key}: {error.msg}") from error
 
 
 def _check(config: Config) -> None:

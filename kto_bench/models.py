@@ -67,7 +67,9 @@ class Pretrained(ModelSource):
 
         local = Path(self.path).expanduser()
         where = {"path": str(local.resolve())} if local.is_dir() else {"path": self.path, "revision": self.revision}
-        tokenizer = AutoTokenizer.from_pretrained(where["path"], revision=where.get("revision"), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            where["path"], revision=where.get("revision"), trust_remote_code=False
+        )
         apply_template_choice(tokenizer, self.chat_template)
         tokenizer.save_pretrained(folder)
         AutoConfig.from_pretrained(where["path"], revision=where.get("revision"), trust_remote_code=False)
@@ -159,6 +161,7 @@ def pad_id_of(tokenizer: Any) -> int:
 
 def save_policy(folder: Path, model: Any, tokenizer: Any) -> None:
     """Save weights (safetensors) and tokenizer so that any ``transformers`` program can load the folder."""
+    _without_bars()
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 
@@ -167,6 +170,7 @@ def _load_weights(folder: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    _without_bars()
     options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
     path: str = str(folder)
     if (folder / POINTER).exists():
@@ -177,6 +181,13 @@ def _load_weights(folder: Path) -> Any:
         return AutoModelForCausalLM.from_pretrained(path, **options)
     except OSError as error:
         raise ConfigError(f"model.path: cannot load {path!r}: {error}") from error
+
+
+def _without_bars() -> None:
+    """The suite has a progress bar of its own; those of transformers would run through it."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def _digest(folder: Path) -> str:

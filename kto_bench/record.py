@@ -21,7 +21,17 @@ from typing import Any
 
 from kto_bench.store import write_atomically
 
-PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "hydra-core", "lm-eval", "alpaca-eval", "wandb")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "datasets",
+    "hydra-core",
+    "lm-eval",
+    "alpaca-eval",
+    "wandb",
+)
 
 
 class Record:

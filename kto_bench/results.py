@@ -96,7 +96,8 @@ class Sweep:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """One row per run: state, reason and traceback ("" if none), wall_seconds (sum over stages, cached ones count 0), times."""
+        """One row per run: state, reason and traceback ("" if none), wall_seconds (sum over stages, cached ones count
+        0), times."""
         rows = [
             {
                 **self._keys[record.run],
@@ -248,7 +249,9 @@ def _variants(records: list[Record]) -> dict[str, str]:
 def _run_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if (path / "run.json").is_file() or (path / "status.json").is_file())
+    return sorted(
+        path for path in folder.iterdir() if (path / "run.json").is_file() or (path / "status.json").is_file()
+    )
 
 
 def _read_object(path: Path) -> tuple[dict[str, Any], str | None]:
@@ -272,7 +275,10 @@ def _completions(record: Record) -> list[dict[str, Any]]:
 
 
 def _training(record: Record) -> list[dict[str, Any]]:
-    return [{"training_loss" if key == "loss" else key: value for key, value in row.items()} for row in record.lines("metrics.jsonl")]
+    return [
+        {"training_loss" if key == "loss" else key: value for key, value in row.items()}
+        for row in record.lines("metrics.jsonl")
+    ]
 
 
 def _outcomes(record: Record) -> list[dict[str, Any]]:

@@ -105,7 +105,8 @@ def execute(config: Config) -> State:
 
 def _run(config: Config, record: Record, screen: Screen) -> None:
     store = Store(
-        config.run.artifacts, on_wait=lambda stage, holder: screen.say(f"{stage.name}: waiting for {holder} to finish it")
+        config.run.artifacts,
+        on_wait=lambda stage, holder: screen.say(f"{stage.name}: waiting for {holder} to finish it"),
     )
 
     with WandbMirror(config, record.folder.name, fingerprint_of(record.folder.name)) as mirror:

@@ -88,6 +88,7 @@ class Stages:
                 "heldout_rows": len(heldout),
                 "demonstrations": len(demonstrations),
                 "dropped": everything.dropped,
+                "first_dropped": everything.first_dropped,
             }
             (folder / "data.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
 
@@ -128,7 +129,9 @@ class Stages:
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
             data = self._tokenised(inputs, train, self._config.feedback.kind(), "train.jsonl")
-            pairs = [pair for step in _schedule(data, "binary", train, seed, mismatched=True) for pair in step.mismatched]
+            pairs = [
+                pair for step in _schedule(data, "binary", train, seed, mismatched=True) for pair in step.mismatched
+            ]
             prompts = [data.prompts[prompt] for prompt, _ in pairs]
             completions = [data.completions[completion] for _, completion in pairs]
             self._save_reference(folder, inputs["policy"], prompts, completions, advance)

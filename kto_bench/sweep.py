@@ -40,7 +40,7 @@ class Ledger(Callback):
                 complaints.setdefault(str(error), []).append(" ".join(overrides))
         if complaints:
             for complaint, cells in complaints.items():
-                print(f"{complaint}\n  in {len(cells)} cell(s), the first: {cells[0]}", file=sys.stderr)
+                print(f"kto-bench: {complaint}\n  in {len(cells)} cell(s), the first: {cells[0]}", file=sys.stderr)
             # Hydra turns any Exception of a callback into a warning and goes on.
             raise SystemExit(USAGE_ERROR)
         distinct = {stage.fingerprint: stage.name for plan, _ in self._cells for stage in plan.stages.values()}

@@ -66,7 +66,9 @@ class WandbMirror:
         )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._run is not None:
             self._run.finish(exit_code=0 if error is None else 1)
 
@@ -76,7 +78,9 @@ class WandbMirror:
             self._logged = int(metrics["step"])
             self._run.log({f"train/{key}": value for key, value in metrics.items()}, step=self._logged)
 
-    def finish(self, history: Iterable[Mapping[str, float]], scores: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+    def finish(
+        self, history: Iterable[Mapping[str, float]], scores: Mapping[str, Any], rows: list[dict[str, Any]]
+    ) -> None:
         """Training history as far as it was not logged live, the scores as summary, and sample completions."""
         if self._run is None:
             return

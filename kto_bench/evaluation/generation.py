@@ -50,8 +50,8 @@ def generate(
 
     Each prompt draws from a stream of its own, derived from ``seed`` and its id and generated on the CPU. So the same
     prompts with the same settings on the same machine give the same rows, and neither the batch size nor the other
-    prompts matter except through rounding: another batch shape may change a logit in its last bits, and with it, rarely,
-    a token that was about to be a tie.
+    prompts matter except through rounding: another batch shape may change the last bits of a logit, and with them,
+    rarely, a token that was nearly a tie (more often so in half precision).
 
     Raises EvaluationError where ids are repeated or where a prompt and ``max_new_tokens`` exceed the model's positions.
     """
@@ -77,7 +77,7 @@ def _row(prompt: EvaluationPrompt, ids: list[int], encoder: Encoder) -> dict[str
     return {
         "prompt_id": prompt.id,
         "prompt": list(prompt.prompt),
-        "completion": encoder.tokenizer.decode(ids[:length], skip_special_tokens=True),
+        "completion": encoder.decode(ids[:length]),
         "tokens": length,
         "ended": length < len(ids),
         "reference": prompt.reference,
@@ -170,7 +170,9 @@ def _check_ids(prompts: list[EvaluationPrompt]) -> None:
     ids = [prompt.id for prompt in prompts]
     repeated = sorted({id_ for id_ in ids if ids.count(id_) > 1}) if len(set(ids)) < len(ids) else []
     if repeated:
-        raise EvaluationError(f"evaluation prompts: {len(repeated)} ids occur more than once, for example {repeated[:3]}")
+        raise EvaluationError(
+            f"evaluation prompts: {len(repeated)} ids occur more than once, for example {repeated[:3]}"
+        )
 
 
 def _check_positions(model: Any, tokens: list[list[int]], generation: Generation) -> None:
@@ -178,6 +180,6 @@ def _check_positions(model: Any, tokens: list[list[int]], generation: Generation
     needed = max(map(len, tokens), default=0) + generation.max_new_tokens
     if positions is not None and needed > positions:
         raise EvaluationError(
-            f"generation.max_new_tokens: {generation.max_new_tokens} and the longest prompt need {needed} positions, the "
-            f"model has {positions}; lower max_new_tokens or max_prompt_tokens"
+            f"generation.max_new_tokens: {generation.max_new_tokens} and the longest prompt need {needed} positions, "
+            f"the model has {positions}; lower max_new_tokens or max_prompt_tokens"
         )

@@ -66,7 +66,7 @@ def judge(
 
 
 def instruction_of(messages: Sequence[dict[str, str]]) -> str:
-    """What a judge reads as the instruction: the one user turn, or all turns as ``role: content``, one after another."""
+    """What a judge reads as the instruction: the one user turn, or else all turns, each as ``role: content``."""
     if len(messages) == 1 and messages[0]["role"] == "user":
         return messages[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
@@ -144,11 +144,14 @@ def _check_rows(rows: Sequence[dict[str, Any]]) -> None:
     missing = [row["prompt_id"] for row in rows if row.get("reference") is None]
     if missing:
         raise EvaluationError(
-            f"head to head: {len(missing)} of {len(rows)} prompts have no reference completion, for example {missing[:3]}"
+            f"head to head: {len(missing)} of {len(rows)} prompts have no reference completion, for example "
+            f"{missing[:3]}"
         )
     repeated = [prompt_id for prompt_id, count in Counter(row["prompt_id"] for row in rows).items() if count > 1]
     if repeated:
-        raise EvaluationError(f"head to head: {len(repeated)} prompt ids occur more than once, for example {repeated[:3]}")
+        raise EvaluationError(
+            f"head to head: {len(repeated)} prompt ids occur more than once, for example {repeated[:3]}"
+        )
 
 
 def _check_complete(rows: Sequence[dict[str, Any]], annotated: dict[str, dict[str, Any]], judge: Judge) -> None:

@@ -77,6 +77,11 @@ def schedule(
     depends on ``seed`` and on nothing else about the run, so losses of one kind see the same data in the same order.
     Raises ConfigError when the data are too few for a single step.
     """
+    if len(units) == 0:
+        raise ConfigError(
+            "feedback: it holds no example for this loss; supervised fine-tuning needs chosen, desirable or demonstrated "
+            "completions"
+        )
     per_step = completions_per_step // units.shape[1]
     count = step_count(len(units), per_step, epochs, steps)
     if count == 0:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Callable
 
-from kto_bench.component import ConfigError
-from kto_bench.feedback.types import Binary, Demonstration, Feedback, FeedbackError, FeedbackKind, Messages
+from kto_bench.feedback.types import Demonstration, Feedback, FeedbackError, FeedbackKind, Messages
 from kto_bench.seeds import derive
 
 _SERVES: dict[FeedbackKind, tuple[FeedbackKind, ...]] = {
@@ -19,51 +17,20 @@ _SERVES: dict[FeedbackKind, tuple[FeedbackKind, ...]] = {
 
 
 def can_serve(available_kind: FeedbackKind, wanted_kind: FeedbackKind) -> bool:
-    """Whether feedback of one kind can be turned into another."""
+    """Whether feedback of one kind serves a loss for another: pairs are also single completions with labels, and the
+    good side of either is demonstrations (``batches.units_of`` picks them; the schedule shuffles them)."""
     return wanted_kind in _SERVES[available_kind]
 
 
-def to_kind(feedback: Feedback, kind: FeedbackKind, seed: int) -> Feedback:
-    """The feedback as a loss of the given kind needs it. Raises ConfigError where it cannot be."""
-    if kind == feedback.kind:
-        return feedback
-    if not can_serve(feedback.kind, kind):
-        sources = [available for available in _SERVES if can_serve(available, kind)]
-        raise ConfigError(
-            f"loss: it learns from {kind} feedback, but there is {feedback.kind} feedback, which cannot be turned into "
-            f"that. Choose {' or '.join(sources)} feedback, or a loss that learns from "
-            f"{' or '.join(_SERVES[feedback.kind])} feedback"
-        )
-    return unpair(feedback, seed) if kind == "binary" else as_demonstrations(feedback)
-
-
-def unpair(feedback: Feedback, seed: int) -> Feedback:
-    """Paired rows as twice as many binary rows: chosen is desirable, rejected is not.
-
-    The order is shuffled, so that the two sides of a pair do not meet in a batch more than chance has it. Ids get
-    "/chosen" and "/rejected" appended.
-    """
-    _require(feedback, "paired")
-    rows = [
-        Binary(f"{row.id}/{side}", row.prompt, getattr(row, side), label=side == "chosen")
-        for row in feedback.rows
-        for side in ("chosen", "rejected")
-    ]
-    random.Random(derive(seed, "unpair")).shuffle(rows)
-    return Feedback("binary", rows, dict(feedback.dropped))
-
-
 def as_demonstrations(feedback: Feedback) -> Feedback:
-    """The good side, in order: chosen completions, desirable ones, or demonstrations as they are."""
+    """The good side, in order: chosen completions, desirable ones, or demonstrations as they are; it may be empty."""
     if feedback.kind == "demonstrations":
         return feedback
     if feedback.kind == "paired":
         rows = [Demonstration(row.id, row.prompt, row.chosen) for row in feedback.rows]
     else:
         rows = [Demonstration(row.id, row.prompt, row.completion) for row in feedback.rows if row.label]
-    if not rows:
-        raise FeedbackError("there is nothing to demonstrate: no completion of the feedback is desirable")
-    return Feedback("demonstrations", rows, dict(feedback.dropped))
+    return Feedback("demonstrations", rows)
 
 
 def split_by_prompt(feedback: Feedback, fraction: float, seed: int) -> tuple[Feedback, Feedback]:

@@ -29,7 +29,7 @@ class JsonlFeedback(FeedbackSource):
 
     The first row that can be read decides the format, and all rows must have it. Lines end at "\\n" only; a blank
     line holds no row. ``on_bad_rows``: "error" stops at the first row that cannot be used; "drop" leaves such rows out,
-    counts them by reason in ``Feedback.dropped`` and logs where the first of each reason is. ``limit`` keeps that many
+    counts them by reason in ``Feedback.dropped`` and keeps where the first of each reason is. ``limit`` keeps that many
     rows from the front. Raises FeedbackError naming the file, the line and the reason.
     """
 
@@ -90,6 +90,7 @@ class _Reading:
     format: Format | None = None
     places: dict[str, str] = field(default_factory=dict)  # of each id, for the message about a second one
     dropped: Counter[str] = field(default_factory=Counter)
+    first_dropped: dict[str, str] = field(default_factory=dict)
 
     def rows_of(self, file: Path) -> Iterator[Row]:
         stem = file.name.removesuffix(".gz").removesuffix(".jsonl")
@@ -126,6 +127,7 @@ class _Reading:
                 f"{place}: {bad}. Mend the row, or set on_bad_rows: drop to leave out and count such rows"
             ) from bad
         if bad.reason not in self.dropped:
+            self.first_dropped[bad.reason] = place
             log.warning("%s: %s; rows like this are left out and counted", place, bad)
         self.dropped[bad.reason] += 1
 
@@ -135,7 +137,7 @@ class _Reading:
             raise FeedbackError(
                 f"{path}: no row can be used: " + (f"all were left out ({why})" if why else "it is empty")
             )
-        return Feedback(self.format.kind, list(self.rows), dict(self.dropped))
+        return Feedback(self.format.kind, list(self.rows), dict(self.dropped), self.first_dropped)
 
 
 def _lines(file: Path) -> Iterator[bytes]:

@@ -153,7 +153,7 @@ class Encoder:
             raise FeedbackError("a prompt has no tokens, and the tokenizer has no BOS that could stand for it")
         room = self.max_prompt_tokens - len(self._bos)
         self.truncated["prompt"] += len(ids) > room
-        return self._bos + ids[:room]
+        return self._bos + ids[-room:]
 
     def _end_completion(self, ids: list[int]) -> list[int]:
         ids = [*(id_ for id_ in ids if id_ not in self.end_ids), self.end_ids[0]]

@@ -52,11 +52,12 @@ ROW_TYPES: dict[FeedbackKind, type[Row]] = {"demonstrations": Demonstration, "bi
 
 @dataclass(frozen=True)
 class Feedback:
-    """Rows of one kind, and how many were dropped on the way, by reason."""
+    """Rows of one kind, how many were dropped on the way by reason, and where the first of each reason is."""
 
     kind: FeedbackKind
     rows: list[Any]
     dropped: dict[str, int] = field(default_factory=dict)
+    first_dropped: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +15,7 @@ from kto_bench.sandbox.instructions import FAMILIES, draw
 from kto_bench.sandbox.language import CONTENT_WORDS, MARKS, PHRASES, PREDICATES, WORDS, enumerate_animals
 from kto_bench.sandbox.responses import Mixture, fact, respond, right_answer
 from kto_bench.sandbox.tokenizer import ASSISTANT, BOS, EOS, USER, build_tokenizer
-from kto_bench.sandbox.world import HOLDERS
+from kto_bench.sandbox.world import HOLDERS, identified
 
 INTERNET: Mixture = {"good": 0.35, "mid": 0.40, "bad": 0.15, "terse": 0.10}
 """Who writes the replies of the pretraining text."""
@@ -32,6 +33,10 @@ class SandboxCorpus(Corpus):
     name: str = "sandbox"
     chat_share: float = Field(0.58, ge=0, le=1)
     end_share: float = Field(0.3, gt=0, le=1)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields and the version of the sandbox."""
+        return identified(super().identity())
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The sandbox's tokenizer, with its chat template."""
@@ -65,10 +70,10 @@ class SandboxCorpus(Corpus):
 @lru_cache(maxsize=1)
 def word_ids() -> dict[str, int]:
     """Token ids by word, mark or special token: the fast way to encode a spaced text."""
-    tokenizer = build_tokenizer()
     pieces = {word: word if word in MARKS else f" {word}" for word in WORDS}
     pieces |= {special: special for special in (BOS, EOS, USER, ASSISTANT)}
-    return {word: tokenizer.convert_tokens_to_ids(piece) for word, piece in pieces.items()}
+    vocabulary = build_tokenizer().get_vocab()
+    return {word: vocabulary[piece] for word, piece in pieces.items()}
 
 
 def _statements(rng: random.Random, most: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from kto_bench.sandbox.instructions import FAMILIES, Instruction, draw
 from kto_bench.sandbox.language import spell
 from kto_bench.sandbox.responses import Mixture, respond
 from kto_bench.sandbox.utility import assess
+from kto_bench.sandbox.world import identified
 from kto_bench.seeds import derive
 
 ASSISTANTS: Mixture = {"good": 0.40, "mid": 0.35, "bad": 0.15, "terse": 0.10}
@@ -35,6 +36,10 @@ class SandboxFeedback(FeedbackSource):
     annotator: Annotator = Annotator()
     seed: int = 0
 
+    def identity(self) -> dict[str, Any]:
+        """The fields and the version of the sandbox."""
+        return identified(super().identity())
+
     def kind(self) -> FeedbackKind:
         """``kind_of_feedback``."""
         return self.kind_of_feedback
@@ -48,8 +53,8 @@ class SandboxFeedback(FeedbackSource):
             instruction, prompt = question(writing, held_out=False)
             first, second = _two_completions(writing, instruction)
             if self.kind_of_feedback == "paired":
-                utilities = [assess(instruction, text).utility for text in (first, second)]
-                if not self.annotator.prefers_first(*utilities, labelling):
+                utilities = (assess(instruction, first).utility, assess(instruction, second).utility)
+                if not self.annotator.prefers_first(*utilities, rng=labelling):
                     first, second = second, first
                 rows.append(Paired(f"{number:05d}", prompt, chosen=first, rejected=second))
                 continue

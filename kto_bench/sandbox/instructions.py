@@ -11,43 +11,11 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from kto_bench.sandbox.language import CONTENT_WORDS, COUNTS, PREDICATES, space
+from kto_bench.sandbox.language import CONTENT_WORDS, COUNTS, PREDICATES, TEMPLATES, WRAPPERS, space
 from kto_bench.sandbox.world import ANIMALS, ATTRIBUTES, HOLDERS, LARGEST_TERM, NUMBERS
 
 FAMILIES = ("fact", "list", "arithmetic", "repeat", "reverse", "last", "describe")
 WORD_FAMILIES = ("repeat", "reverse", "last")
-
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "colour": (
-        "what colour is the {animal} ?",
-        "tell me the colour of the {animal} .",
-        "which colour does the {animal} have ?",
-    ),
-    "size": ("how big is the {animal} ?", "tell me the size of the {animal} .", "what size is the {animal} ?"),
-    "home": (
-        "where does the {animal} live ?",
-        "tell me the home of the {animal} .",
-        "what is the home of the {animal} ?",
-    ),
-    "food": ("what does the {animal} eat ?", "tell me the food of the {animal} .", "what food does the {animal} like ?"),
-    "list": (
-        "name {count} animals that {predicate} .",
-        "which {count} animals {predicate} ?",
-        "tell me {count} animals that {predicate} .",
-    ),
-    "arithmetic": ("what is {sum} ?", "work out {sum} .", "tell me what {sum} is ."),
-    "repeat": ("repeat these words : {words} .", "say {words} again .", "copy the words {words} ."),
-    "reverse": ("reverse these words : {words} .", "say {words} backwards .", "turn around the words {words} ."),
-    "last": (
-        "what is the last word of {words} ?",
-        "which word comes last in {words} ?",
-        "tell me the last word of {words} .",
-    ),
-    "describe": ("describe the {animal} .", "tell me about the {animal} .", "what do you know about the {animal} ?"),
-}
-"""Paraphrases by family; a fact's by its attribute."""
-
-WRAPPERS = ("{}", "please {}", "{} thanks .", "hello , {}", "i have a question : {}")
 
 
 @dataclass(frozen=True)
@@ -119,9 +87,7 @@ def draw(rng: random.Random, family: str, held_out: bool) -> Instruction:
 
 
 _COUNTABLE = {text: core for cores in _CORES.values() for core in cores for text in core.paraphrases}
-_ABOUT_WORDS = [
-    (family, *template.split("{words}")) for family in WORD_FAMILIES for template in TEMPLATES[family]
-]
+_ABOUT_WORDS = [(family, *template.split("{words}")) for family in WORD_FAMILIES for template in TEMPLATES[family]]
 
 
 @lru_cache(maxsize=65536)

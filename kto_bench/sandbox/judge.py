@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kto_bench.evaluation.errors import EvaluationError
 from kto_bench.evaluation.judges import Judge
 from kto_bench.sandbox.instructions import read
 from kto_bench.sandbox.utility import Assessment, assess
+from kto_bench.sandbox.world import identified
 
 
 class GoldUtilityJudge(Judge):
     """Prefers the completion with the higher gold utility; equal utilities are a tie. It has no noise."""
 
     name: str = "gold_utility"
+
+    def identity(self) -> dict[str, Any]:
+        """The fields and the version of the sandbox."""
+        return identified(super().identity())
 
     def prefer(self, instruction: str, output_1: str, output_2: str) -> float:
         """1 or 2 for the better output, 1.5 for a tie."""

@@ -39,22 +39,59 @@ PREDICATES: dict[str, tuple[str, str]] = {
 }
 """What several animals have in common ("live in the cave") -> (attribute, value)."""
 
-_OTHER_WORDS = (
-    *MARKS,
-    *COUNTS,
-    *"the is it lives live in eats eat are and plus minus last word words animals that".split(),
-    *"what colour where does how tell me of which have size home food like name work out repeat these say".split(),
-    *"again copy backwards reverse turn around comes describe about do you know".split(),
-    *"please thanks hello i a question an answer".split(),
-)
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "colour": (
+        "what colour is the {animal} ?",
+        "tell me the colour of the {animal} .",
+        "which colour does the {animal} have ?",
+    ),
+    "size": ("how big is the {animal} ?", "tell me the size of the {animal} .", "what size is the {animal} ?"),
+    "home": (
+        "where does the {animal} live ?",
+        "tell me the home of the {animal} .",
+        "what is the home of the {animal} ?",
+    ),
+    "food": (
+        "what does the {animal} eat ?",
+        "tell me the food of the {animal} .",
+        "what food does the {animal} like ?",
+    ),
+    "list": (
+        "name {count} animals that {predicate} .",
+        "which {count} animals {predicate} ?",
+        "tell me {count} animals that {predicate} .",
+    ),
+    "arithmetic": ("what is {sum} ?", "work out {sum} .", "tell me what {sum} is ."),
+    "repeat": ("repeat these words : {words} .", "say {words} again .", "copy the words {words} ."),
+    "reverse": ("reverse these words : {words} .", "say {words} backwards .", "turn around the words {words} ."),
+    "last": (
+        "what is the last word of {words} ?",
+        "which word comes last in {words} ?",
+        "tell me the last word of {words} .",
+    ),
+    "describe": ("describe the {animal} .", "tell me about the {animal} .", "what do you know about the {animal} ?"),
+}
+"""How questions are asked, by family; those about one fact by its attribute. In braces: what the question is about."""
+
+WRAPPERS = ("{}", "please {}", "{} thanks .", "hello , {}", "i have a question : {}")
+
+
+def _words_of(*texts: str) -> list[str]:
+    return [word for text in texts for word in text.split() if not word.startswith("{")]
+
+
 WORDS: tuple[str, ...] = tuple(
     dict.fromkeys(
         [
-            *_OTHER_WORDS,
+            *MARKS,
+            *_words_of("the it is lives in eats and plus minus again backwards last word of answer"),
+            *(word for templates in TEMPLATES.values() for word in _words_of(*templates)),
+            *_words_of(*WRAPPERS, *PREDICATES),
+            *(word for phrases in PHRASES.values() for word in _words_of(*phrases)),
+            *COUNTS,
             *CONTENT_WORDS,
             *VALUES["size"],
             *NUMBERS,
-            *(word for phrases in PHRASES.values() for phrase in phrases for word in phrase.split()),
         ]
     )
 )

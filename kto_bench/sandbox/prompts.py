@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from pydantic import Field
 
@@ -11,6 +12,7 @@ from kto_bench.feedback.types import Feedback
 from kto_bench.sandbox.feedback import DEMONSTRATORS, question
 from kto_bench.sandbox.language import spell
 from kto_bench.sandbox.responses import respond
+from kto_bench.sandbox.world import identified
 from kto_bench.seeds import derive
 
 
@@ -24,6 +26,10 @@ class SandboxPrompts(PromptSource):
     name: str = "sandbox"
     count: int = Field(256, ge=1, le=5000)
     seed: int = 0
+
+    def identity(self) -> dict[str, Any]:
+        """The fields and the version of the sandbox."""
+        return identified(super().identity())
 
     def load(self, heldout: Feedback) -> list[EvaluationPrompt]:
         """The questions, in a fixed order; ``heldout`` is not used."""

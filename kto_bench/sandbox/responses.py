@@ -92,9 +92,7 @@ def _sum(arguments: tuple[str, ...], number: str) -> str:
 
 
 def _description(animal: str, claims: list[tuple[str, str]]) -> str:
-    return " ".join(
-        claim(subject, *one) for subject, one in zip([f"the {animal}", *["it"] * 3], claims, strict=False)
-    )
+    return " ".join(claim(subject, *one) for subject, one in zip([f"the {animal}", *["it"] * 3], claims, strict=False))
 
 
 def right_answer(rng: random.Random, instruction: Instruction) -> str:

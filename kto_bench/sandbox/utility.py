@@ -26,8 +26,8 @@ DESCRIPTION_CLAIMS = 3
 """How many attributes a complete description names."""
 
 Reading = tuple[str, ...]
-"""What a sentence says: ("phrase", kind, text), ("claim", animal, attribute, value), ("sum", left, sign, right, result),
-("names", animal, ...), ("words", word, ...) or ("last", word)."""
+"""What a sentence says: ("phrase", kind, text), ("claim", animal, attribute, value), ("names", animal, ...),
+("sum", left, sign, right, result), ("words", word, ...) or ("last", word)."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,7 @@ _NUMBER = "(0|[1-9][0-9]?)"
 _SUM = re.compile(f"{_NUMBER} (plus|minus) {_NUMBER} is {_NUMBER}")
 _NAMES = re.compile(rf"the {_ANIMAL}(?: , the {_ANIMAL})*(?: and the {_ANIMAL})?")
 _LAST = re.compile(rf"(?:the last word is )?{_alternatives(CONTENT_WORDS)}")
-_PHRASES = {
-    phrase[:-2]: ("phrase", kind, phrase[:-2]) for kind, phrases in PHRASES.items() for phrase in phrases
-}
+_PHRASES = {phrase[:-2]: ("phrase", kind, phrase[:-2]) for kind, phrases in PHRASES.items() for phrase in phrases}
 _CONTENT = frozenset(CONTENT_WORDS)
 
 

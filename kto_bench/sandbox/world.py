@@ -7,11 +7,17 @@ every size to eight, so no value can be guessed from its frequency.
 from __future__ import annotations
 
 import random
+from typing import Any
 
-ANIMALS = tuple(
-    "cat dog fox owl bear wolf deer hare mole goat duck frog crow swan crab seal lion pig hen bee ant bat rat cow horse "
-    "sheep mouse snake goose eagle tiger camel".split()
-)
+VERSION = 1
+"""Of all that the sandbox generates and how it scores; part of the identity of each of its components. Raise it when a
+text, a label or a score changes."""
+
+_NAMES = """
+cat dog fox owl bear wolf deer hare mole goat duck frog crow swan crab seal
+lion pig hen bee ant bat rat cow horse sheep mouse snake goose eagle tiger camel
+"""
+ANIMALS = tuple(_NAMES.split())
 VALUES: dict[str, tuple[str, ...]] = {
     "colour": ("red", "blue", "green", "yellow", "black", "white", "brown", "grey"),
     "home": ("forest", "river", "cave", "field", "garden", "desert", "house", "barn"),
@@ -47,3 +53,8 @@ HOLDERS: dict[tuple[str, str], tuple[str, ...]] = {
 def result(left: str, sign: str, right: str) -> str:
     """The result of "left plus right" or "left minus right", as a numeral."""
     return str(int(left) + int(right) if sign == "plus" else int(left) - int(right))
+
+
+def identified(identity: dict[str, Any]) -> dict[str, Any]:
+    """A component's identity, together with the version of the sandbox that it belongs to."""
+    return {**identity, "sandbox": VERSION}

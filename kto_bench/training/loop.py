@@ -130,7 +130,11 @@ class Trainer:
         return self._score(prompts, indices, self._cached.matched if self._loss.needs_reference else None, indices)
 
     def _score(
-        self, prompts: list[list[int]], indices: np.ndarray, cache: ReferenceLogProbs | None, rows: Sequence[int] | np.ndarray
+        self,
+        prompts: list[list[int]],
+        indices: np.ndarray,
+        cache: ReferenceLogProbs | None,
+        rows: Sequence[int] | np.ndarray,
     ) -> Completions:
         completions = [self._data.completions[index] for index in indices]
         with self._accelerator.autocast():
@@ -170,5 +174,7 @@ def _concatenate(parts: list[Completions]) -> Completions:
 
     references = [part.reference for part in parts if part.reference is not None]
     return Completions(
-        join([part.policy for part in parts]), join([part.mask for part in parts]), join(references) if references else None
+        join([part.policy for part in parts]),
+        join([part.mask for part in parts]),
+        join(references) if references else None,
     )

@@ -57,7 +57,9 @@ def save_reference(
     rows: list[np.ndarray | None] = [None] * len(completions)
     done = 0
     for batch in _by_length(total_lengths):
-        log_probs, mask = completion_log_probs(model, [prompts[i] for i in batch], [completions[i] for i in batch], pad_id)
+        log_probs, mask = completion_log_probs(
+            model, [prompts[i] for i in batch], [completions[i] for i in batch], pad_id
+        )
         for row, index in enumerate(batch):
             rows[index] = log_probs[row][mask[row]].cpu().numpy()
         done += len(batch)

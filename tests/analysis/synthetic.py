@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 SCRIPT = '<script>alert("inert?")</script>'
-TRACEBACK = 'Traceback (most recent call last):\n  File "loop.py", line 12, in step\nRuntimeError: loss is NaN at step 7 <b>'
+TRACEBACK = (
+    'Traceback (most recent call last):\n  File "loop.py", line 12, in step\nRuntimeError: loss is NaN at step 7 <b>'
+)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -53,7 +55,9 @@ def write_run(
     if loss != "none":
         write_lines(folder / "metrics.jsonl", [_metrics(loss, step, steps, rng) for step in range(1, steps + 1)])
     if state == "failed":
-        write_json(folder / "status.json", status | {"reason": "RuntimeError: loss is NaN at step 7", "traceback": TRACEBACK})
+        write_json(
+            folder / "status.json", status | {"reason": "RuntimeError: loss is NaN at step 7", "traceback": TRACEBACK}
+        )
         return folder
     if state == "skipped":
         write_json(folder / "status.json", status | {"reason": "the feedback has no pairs, and DPO needs pairs"})
@@ -70,7 +74,9 @@ def write_run(
         completions.append(
             {
                 "prompt_id": f"p{i}",
-                "prompt": [{"role": "user", "content": f"question {i}: where does the fox live? {SCRIPT if i % 2 else ''}"}],
+                "prompt": [
+                    {"role": "user", "content": f"question {i}: where does the fox live? {SCRIPT if i % 2 else ''}"}
+                ],
                 "completion": f"{text}{SCRIPT}" if loss == "kto" else text,
                 "tokens": int(lengths[i]),
                 "ended": bool(ended[i]),
@@ -117,11 +123,11 @@ def _metrics(loss: str, step: int, steps: int, rng: np.random.Generator) -> dict
     return row | {"rewards/chosen": good, "rewards/rejected": bad, "rewards/margin": good - bad}
 
 
-# Expected win rates. Planted: from base KTO beats DPO by 0.25; from SFT the two are the same.
+# Expected win rates. Planted: from base KTO beats DPO by 0.35; from SFT the two are the same.
 TRUTH = {
-    ("none", "base"): 0.15,
+    ("none", "base"): 0.10,
     ("sft", "base"): 0.45,
-    ("dpo", "base"): 0.30,
+    ("dpo", "base"): 0.20,
     ("kto", "base"): 0.55,
     ("simpo", "base"): 0.45,
     ("none", "sft"): 0.42,

@@ -157,6 +157,22 @@ def test_start_of_the_answer_given_by_the_task_is_part_of_the_prompt(folder, tok
     assert [row["value"] for row in rows if row["metric"] == "acc"] == [0.0, 1.0, 0.0]
 
 
+def test_few_shot_examples_are_turns_and_follow_the_seed(folder, tokenizer):
+    (folder / "choice.yaml").write_text(CHOICE + "fewshot_split: test\n")
+    model = build_model("llama", positions=128)
+    benchmarks = Benchmarks(tasks=("tiny_choice",), include_path=str(folder), num_fewshot=1)
+    ids = []
+    for seed in (0, 0, 1, 2, 3):
+        scores, _ = benchmarks.run(model, tokenizer, seed)
+        assert scores["tiny_choice"]["num_fewshot"] == 1
+        ids.append(scores["tiny_choice"]["first_token_ids"])
+    assert ids[0] == ids[1]
+    assert len({tuple(one) for one in ids}) > 1
+    shown = tokenizer.decode(ids[0])
+    assert shown.startswith("<s> <|user|> capital of")
+    assert "<|assistant|>" in shown
+
+
 def test_without_a_chat_template_text_is_continued(folder, last_word_tokenizer):
     bare = build_tokenizer(None)
     scores, _ = run(folder, bare, "tiny_choice", apply_chat_template=False)
@@ -200,26 +216,28 @@ def test_policy_and_tokenizer_are_left_as_they_were(folder):
 
 def test_a_failing_task_is_a_failed_evaluation(folder, last_word_tokenizer):
     (folder / "data.py").write_text("def load(**options):\n    raise OSError('no such file: facts.json')\n")
-    with pytest.raises(EvaluationError, match="tiny_choice: .*no such file: facts.json"):
+    with pytest.raises(EvaluationError, match=r"tiny_choice: .*no such file: facts\.json"):
         run(folder, last_word_tokenizer, "tiny_choice")
 
 
 def test_an_outcome_that_is_no_number_is_a_failed_evaluation(folder, last_word_tokenizer):
     (folder / "data.py").write_text(
-        DATASET % COUNTRIES + "def outcome(doc, results):\n    return {'acc': float('nan') if doc['city'] == 'rome' else 1}\n"
+        DATASET % COUNTRIES
+        + "def outcome(doc, results):\n    return {'acc': float('nan') if doc['city'] == 'rome' else 1}\n"
     )
     (folder / "choice.yaml").write_text(CHOICE + "process_results: !function data.outcome\n")
-    with pytest.raises(EvaluationError, match="tiny_choice: document 1 has no outcome for acc"):
+    with pytest.raises(EvaluationError, match="tiny_choice: document 1: acc is not a number"):
         run(folder, last_word_tokenizer, "tiny_choice")
 
 
-def test_a_document_without_an_outcome_is_a_failed_evaluation(folder, last_word_tokenizer):
+def test_n_counts_the_documents_that_have_an_outcome(folder, last_word_tokenizer):
     (folder / "data.py").write_text(
         DATASET % COUNTRIES + "def outcome(doc, results):\n    return {} if doc['city'] == 'rome' else {'acc': 1}\n"
     )
     (folder / "choice.yaml").write_text(CHOICE + "process_results: !function data.outcome\n")
-    with pytest.raises(EvaluationError, match="tiny_choice: 2 of 3 documents have an outcome for acc"):
-        run(folder, last_word_tokenizer, "tiny_choice")
+    scores, rows = run(folder, last_word_tokenizer, "tiny_choice")
+    assert scores["tiny_choice"]["n"] == 2
+    assert [row["doc_id"] for row in rows] == [0, 2]
 
 
 def test_console_stays_quiet(folder, last_word_tokenizer, capfd):

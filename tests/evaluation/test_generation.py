@@ -81,7 +81,9 @@ def test_sampling_has_the_model_s_distribution(tokenizer, encoder):
 
 def test_stops_at_an_end_token_and_at_the_cap(tokenizer, encoder):
     follows = {"<|assistant|>": "paris", "paris": "is", "is": "the", "the": "<|end|>"}
-    stops = generate(bigram_model(tokenizer, follows), encoder, MIXED[:2], Generation(temperature=0, max_new_tokens=9), 0)
+    stops = generate(
+        bigram_model(tokenizer, follows), encoder, MIXED[:2], Generation(temperature=0, max_new_tokens=9), 0
+    )
     assert [(row["completion"], row["tokens"], row["ended"]) for row in stops] == [("paris is the", 3, True)] * 2
     loops = bigram_model(tokenizer, {"<|assistant|>": "a", "a": "b", "b": "a"})
     (capped,) = generate(loops, encoder, MIXED[:1], Generation(temperature=0, max_new_tokens=5), 0)
@@ -133,4 +135,3 @@ def test_refuses_repeated_ids_and_too_many_positions(encoder):
         generate(build_model("llama"), encoder, [MIXED[0], MIXED[0]], Generation(max_new_tokens=2), 0)
     with pytest.raises(EvaluationError, match=r"max_new_tokens: 60 .* the\s+model has 64"):
         generate(build_model("llama"), encoder, MIXED, Generation(max_new_tokens=60), 0)
-

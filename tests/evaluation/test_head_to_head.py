@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from kto_bench.evaluation.errors import EvaluationError
 from kto_bench.evaluation.head_to_head import instruction_of, judge
@@ -41,7 +42,7 @@ class LongerJudge(Judge):
 class RecordingJudge(LongerJudge):
     """A longer-judge that notes what it was asked."""
 
-    asked: list[tuple[str, str, str]] = []
+    asked: list[tuple[str, str, str]] = Field(default_factory=list)
 
     def complete(self, prompts: list[str]) -> list[str]:
         self.asked.extend(self.read(prompt) for prompt in prompts)
@@ -84,7 +85,7 @@ def test_preference_of_ours_over_the_reference(tmp_path):
 def test_result_is_exact_though_the_order_is_random(tmp_path):
     draw = random.Random(0)
     rows = [row(f"{i:03}", draw.choice("qrs"), "o" * draw.randrange(9), "r" * draw.randrange(9)) for i in range(200)]
-    asked = RecordingJudge(asked=[])
+    asked = RecordingJudge()
     judgements, _ = judge(rows, asked, tmp_path)
     for one, ours in zip(rows, judgements, strict=True):
         lengths = len(one["completion"]), len(one["reference"])
@@ -98,7 +99,7 @@ def test_the_order_is_drawn_by_the_seed_and_per_prompt_id(tmp_path):
     rows = [row(str(i), "the same instruction", "ours" + "!" * (i % 3), "reference") for i in range(40)]
 
     def order(seed: int) -> set[str]:
-        asked = RecordingJudge(asked=[])
+        asked = RecordingJudge()
         judge(rows, asked, tmp_path, seed=seed)
         return {str(sorted(first for _, first, _ in asked.asked))}
 
@@ -124,7 +125,7 @@ def test_prompts_with_the_same_instruction_or_wholly_equal_stay_apart(tmp_path):
 
 def test_hostile_texts_reach_the_judge_unchanged(tmp_path):
     rows = [row(f"p{i}", text, f"{text}{i}", f"reference {i} {text}") for i, text in enumerate(HOSTILE)]
-    asked = RecordingJudge(asked=[])
+    asked = RecordingJudge()
     judge(rows, asked, tmp_path)
     expected = {(one["prompt"][0]["content"], frozenset((one["completion"], one["reference"]))) for one in rows}
     assert {(instruction, frozenset(outputs)) for instruction, *outputs in asked.asked} == expected
@@ -137,7 +138,7 @@ def test_hostile_prompt_ids_and_empty_outputs(tmp_path):
 
 
 def test_two_checkpoints_in_one_folder_get_their_own_answers(tmp_path):
-    asked = RecordingJudge(asked=[])
+    asked = RecordingJudge()
     first, _ = judge([row("p", "q", "a longer completion", "reference")], asked, tmp_path)
     second, _ = judge([row("p", "q", "short", "reference")], asked, tmp_path)
     assert (first[0]["preference"], second[0]["preference"]) == (1.0, 0.0)
@@ -173,7 +174,7 @@ def test_missing_answers_and_raising_judges_fail_the_evaluation(tmp_path):
 
 
 def test_the_join_is_checked_before_the_judge_is_asked(tmp_path):
-    asked = RecordingJudge(asked=[])
+    asked = RecordingJudge()
     with pytest.raises(EvaluationError, match=r"1 of 2 prompts have no reference completion, for example \['b'\]"):
         judge([row("a", "q", "x", "y"), row("b", "q", "x", None)], asked, tmp_path)
     with pytest.raises(EvaluationError, match=r"1 prompt ids occur more than once, for example \['a'\]"):
@@ -223,9 +224,15 @@ def test_instruction_of_a_conversation():
 
 
 def test_quiet_lets_errors_through_and_restores_logging(capfd):
-    with pytest.raises(KeyError), quiet():
-        print("hidden")
-        logging.getLogger().setLevel(1)
-        raise KeyError("shown")
+    level = logging.getLogger().level
+
+    def fail() -> None:
+        with quiet():
+            print("hidden")
+            logging.getLogger().setLevel(level + 1)
+            raise KeyError("shown")
+
+    with pytest.raises(KeyError):
+        fail()
     assert capfd.readouterr().out == ""
-    assert logging.getLogger().level != 1
+    assert logging.getLogger().level == level

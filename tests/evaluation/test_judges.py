@@ -35,7 +35,8 @@ def format_as_alpaca_eval(template: str, **fields: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "template", [PLAIN_TEMPLATE, '{instruction}{output_1}{output_2}', '[{"q": {output_2}, "a": {output_1}}, {instruction}]']
+    "template",
+    [PLAIN_TEMPLATE, "{instruction}{output_1}{output_2}", '[{"q": {output_2}, "a": {output_1}}, {instruction}]'],
 )
 @pytest.mark.parametrize("text", HOSTILE)
 def test_any_text_is_read_back(template, text):
@@ -64,10 +65,14 @@ def test_a_foreign_prompt_is_an_error():
         Judge(name="j").read("Instruction: hello")
 
 
-@pytest.mark.parametrize("template", ["{instruction} {output_1}", "{instruction} {output_1} {output_2} {output_1}", "{x}"])
+@pytest.mark.parametrize(
+    "template", ["{instruction} {output_1}", "{instruction} {output_1} {output_2} {output_1}", "{x}"]
+)
 def test_a_template_without_each_placeholder_once_is_refused(template):
     with pytest.raises(ConfigError, match=r"judge.prompt_template: .* must hold each of"):
-        build({"_target_": "kto_bench.evaluation.judges.Judge", "name": "j", "prompt_template": template}, Judge, "judge")
+        build(
+            {"_target_": "kto_bench.evaluation.judges.Judge", "name": "j", "prompt_template": template}, Judge, "judge"
+        )
 
 
 @pytest.mark.parametrize(

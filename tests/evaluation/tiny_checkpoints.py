@@ -14,7 +14,7 @@ from transformers import (
 )
 
 SPECIAL = ["<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"]
-WORDS = "france italy spain capital of paris rome madrid yes no is the a b c d e f g h".split()
+WORDS = ["france", "italy", "spain", "capital", "of", "paris", "rome", "madrid", "yes", "no", "is", "the", *"abcdefgh"]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|> {{ message['content'] }} <|end|> {% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -55,7 +55,9 @@ def build_model(family: str, seed: int = 0, positions: int = 64) -> PreTrainedMo
     return GPTNeoXForCausalLM(GPTNeoXConfig(**sizes))
 
 
-def bigram_model(tokenizer: PreTrainedTokenizerFast, follows: dict[str, str], otherwise: str = "</s>") -> PreTrainedModel:
+def bigram_model(
+    tokenizer: PreTrainedTokenizerFast, follows: dict[str, str], otherwise: str = "</s>"
+) -> PreTrainedModel:
     """A Llama whose next token depends on the last token alone: after a key of ``follows`` comes its value."""
     size = len(tokenizer)
     model = LlamaForCausalLM(

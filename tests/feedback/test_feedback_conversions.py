@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kto_bench.component import ConfigError
-from kto_bench.feedback.conversions import as_demonstrations, can_serve, split_by_prompt, to_kind, unpair
+from kto_bench.feedback.conversions import as_demonstrations, can_serve, split_by_prompt
 from kto_bench.feedback.types import Binary, Demonstration, Feedback, FeedbackError, Paired
 
 KINDS = ("paired", "binary", "demonstrations")
@@ -20,57 +20,19 @@ def pairs(count, prompts=None):
     )
 
 
-def test_unpair_keeps_everything_once():
-    binary = unpair(pairs(50), seed=0)
-    assert binary.kind == "binary"
-    assert binary.dropped == {"why": 1}
-    assert len({row.id for row in binary.rows}) == 100
-    assert Binary("p3/chosen", user("q3"), "good 3", True) in binary.rows
-    assert Binary("p3/rejected", user("q3"), "bad 3", False) in binary.rows
-
-
-def test_unpair_mixes_the_labels_and_parts_the_pairs():
-    rows = unpair(pairs(2500), seed=0).rows
-    labels = [row.label for row in rows]
-    assert all(0 < sum(labels[start : start + 50]) < 50 for start in range(0, 5000, 50))
-    together = sum(first.prompt == second.prompt for first, second in zip(rows[::2], rows[1::2], strict=True))
-    assert together < 10  # 0.5 are expected by chance, 2,500 without the shuffle
-
-
-def test_unpair_is_seeded():
-    assert unpair(pairs(50), 1) == unpair(pairs(50), 1)
-    assert unpair(pairs(50), 1) != unpair(pairs(50), 2)
-    with pytest.raises(FeedbackError, match="expected paired feedback, got binary"):
-        unpair(unpair(pairs(5), 1), 1)
-
-
 def test_demonstrations_are_the_good_side_in_order():
     expected = [Demonstration(f"p{n}", user(f"q{n}"), f"good {n}") for n in range(3)]
     shown = as_demonstrations(pairs(3))
-    assert shown == Feedback("demonstrations", expected, {"why": 1})
+    assert shown == Feedback("demonstrations", expected)
     assert as_demonstrations(shown) is shown
-    assert {row.completion for row in as_demonstrations(unpair(pairs(3), 0)).rows} == {"good 0", "good 1", "good 2"}
-    with pytest.raises(FeedbackError, match="no completion of the feedback is desirable"):
-        as_demonstrations(Feedback("binary", [Binary("x", user("q"), "a", False)]))
+    binary = Feedback("binary", [Binary("x", user("q"), "bad", False), Binary("y", user("q"), "good", True)])
+    assert [row.completion for row in as_demonstrations(binary).rows] == ["good"]
 
 
 @pytest.mark.parametrize("available", KINDS)
 @pytest.mark.parametrize("wanted", KINDS)
-def test_to_kind_agrees_with_can_serve(available, wanted):
-    feedback = to_kind(pairs(4), available, seed=0)
+def test_richer_feedback_serves_poorer_losses(available, wanted):
     assert can_serve(available, wanted) == (KINDS.index(available) <= KINDS.index(wanted))
-    if can_serve(available, wanted):
-        assert to_kind(feedback, wanted, seed=0).kind == wanted
-    else:
-        with pytest.raises(ConfigError, match=rf"learns from {wanted} feedback, but there is {available} feedback"):
-            to_kind(feedback, wanted, seed=0)
-
-
-def test_refusal_says_what_fits():
-    with pytest.raises(
-        ConfigError, match="Choose paired feedback, or a loss that learns from binary or demonstrations"
-    ):
-        to_kind(unpair(pairs(4), 0), "paired", 0)
 
 
 def prompts_of(feedback):

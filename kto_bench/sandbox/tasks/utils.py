@@ -63,12 +63,12 @@ def _multiple_choice(*families: str) -> DatasetDict:
 
 def _documents(families: tuple[str, ...], fields: Any) -> DatasetDict:
     rng = random.Random(derive(0, "sandbox", "benchmark", *families))
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     while len(found) < DOCUMENTS:
         instruction = draw(rng, families[len(found) % len(families)], held_out=True)
         question = spell(instruction.wording(rng))
         right = spell(right_answer(rng, instruction))
-        found.setdefault(question, {"question": question, **fields(rng, instruction, right)})
+        found.setdefault((question, right), {"question": question, **fields(rng, instruction, right)})
     return DatasetDict({"test": Dataset.from_list(list(found.values()))})
 
 

@@ -1,0 +1,34 @@
+"""Fixtures for all tests: a checkpoint, and real public data where they lie beside the repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch is imported anywhere: the tests' processes share the cores, and nothing may ask a hub.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+
+import pytest
+from tiny import tiny_model, tiny_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real public data beside the repository; the test is skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no public data at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A local checkpoint folder: tiny Llama with its tokenizer."""
+    folder = tmp_path / "checkpoint"
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder

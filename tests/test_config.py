@@ -1,0 +1,140 @@
+"""Configuration: every choice composes, and what cannot be run is refused with field, value and what is allowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from kto_bench.__main__ import explain
+from kto_bench.component import ConfigError
+from kto_bench.config import Config, resolve
+from kto_bench.feedback.types import FeedbackError
+
+CONF = ROOT / "conf"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _hydra() -> Iterator[None]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def config_of(*overrides: str) -> Config:
+    return resolve(compose("config", list(overrides)))
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"question {i}", "chosen": "yes", "rejected": "no"} for i in range(8)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("loss", choices("loss"))
+@pytest.mark.parametrize("start", choices("start"))
+def test_every_loss_and_start_resolve(loss: str, start: str) -> None:
+    config = config_of(f"loss={loss}", f"start={start}")
+    assert (config.loss is None) == (loss == "none")
+    assert (config.start.train is None) == (start == "base")
+    assert config.labels == {
+        "loss": loss,
+        "start": start,
+        "model": "sandbox_small",
+        "feedback": "sandbox",
+        "seed": 0,
+    }
+
+
+@pytest.mark.parametrize("model", choices("model"))
+def test_every_model_resolves(model: str) -> None:
+    more = ["model.path=some/model"] if model == "hub" else []
+    assert config_of(f"model={model}", *more).model.name == model
+
+
+@pytest.mark.parametrize("tracking", choices("tracking"))
+def test_every_tracking_resolves(tracking: str) -> None:
+    assert config_of(f"tracking={tracking}").tracking.mode == {"wandb": "online"}.get(tracking, tracking)
+
+
+def test_feedback_from_files_brings_its_own_evaluation_unless_told_otherwise(pairs: Path) -> None:
+    files = ["feedback=jsonl", f"feedback.path={pairs}"]
+    assert config_of(*files).evaluation.name == "heldout"
+    assert config_of(*files, "evaluation=sandbox").evaluation.name == "sandbox"
+
+
+REFUSED = {
+    "unknown field": (["+loss.beat=3"], r"loss\.beat: unknown field \(value 3\); allowed: beta.*did you mean 'beta'"),
+    "wrong type": (["loss.beta=abc"], r"loss\.beta: 'abc' is not allowed: should be a valid number"),
+    "out of range": (["train.learning_rate=0"], r"train\.learning_rate: 0 is not allowed: should be greater than 0"),
+    "unknown choice": (
+        ["train.optimizer=sgd"],
+        r"train\.optimizer: 'sgd' is not allowed: should be 'adamw' or 'rmsprop'",
+    ),
+    "nested": (["evaluation.generation.top_p=2"], r"evaluation\.generation\.top_p: 2 is not allowed"),
+    "unknown at the top": (["+colour=red"], r"colour: unknown field \(value 'red'\); allowed: .*seed"),
+    "no loss class": (["loss._target_=os.path.join"], r"loss\._target_: 'os\.path\.join' is not a .*Loss"),
+    "no such class": (["loss._target_=kto_bench.nowhere.Loss"], r"loss\._target_: cannot import"),
+    "a folder as sweep": (["sweep=../elsewhere"], r"sweep: '\.\./elsewhere' is not allowed"),
+    "odd pairs": (["loss=dpo", "train.completions_per_step=33"], r"completions_per_step: 33 is odd.*34"),
+    "no reference point": (["loss=kto", "train.completions_per_step=1"], r"completions_per_step: 1 is too small"),
+    "paired loss, binary feedback": (
+        ["loss=dpo", "feedback.kind_of_feedback=binary"],
+        r"loss: 'dpo' needs paired feedback, and feedback=sandbox is binary",
+    ),
+    "unknown benchmark": (["evaluation.benchmarks.tasks=[sandbox_fact]"], r"sandbox_fact.*near: sandbox_facts"),
+    "missing path": (["feedback=jsonl"], r"feedback\.path: required"),
+    "judge without prompts": (["evaluation.prompts=null"], r"evaluation\.judge: needs completions"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_run_is_refused(case: str) -> None:
+    overrides, message = REFUSED[case]
+    with pytest.raises(ConfigError, match=message):
+        config_of(*overrides)
+
+
+def test_an_empty_or_missing_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("")
+    for name in ("empty.jsonl", "missing.jsonl"):
+        with pytest.raises((ConfigError, FeedbackError), match=name):
+            config_of("feedback=jsonl", f"feedback.path={tmp_path / name}")
+
+
+def test_heldout_prompts_need_a_heldout_share(pairs: Path) -> None:
+    with pytest.raises(ConfigError, match=r"feedback\.heldout_fraction: 0\.0 leaves no held-out prompts"):
+        config_of("feedback=jsonl", f"feedback.path={pairs}", "feedback.heldout_fraction=0.0")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss.beat=3", r"loss\.beat: unknown field \(in 'loss\.beat=3'\); allowed: .*did you mean 'beta'"),
+        ("loss=ktoo", r"(?s)Could not find 'loss/ktoo'.*dpo.*kto"),
+        ("modle=x", r"modle: unknown field .*did you mean 'model'"),
+    ],
+)
+def test_hydras_own_complaints_are_made_readable(override: str, message: str) -> None:
+    with pytest.raises(HydraException) as caught:
+        config_of(override)
+    explained = explain(caught.value, [override])
+    assert __import__("re").search(message, explained), explained
+    assert "search path" not in explained
+
+
+def test_every_field_of_train_is_in_the_yaml() -> None:
+    """A field that the YAML does not show is one that no user finds."""
+    from kto_bench.training.config import TrainConfig
+
+    assert set(compose("config").train) == set(TrainConfig.model_fields)

@@ -1,0 +1,184 @@
+"""Records are read as they are described in kto_bench.results, whatever an interrupted sweep left behind."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kto_bench.results import RecordError, Sweep, available, flatten, read_lines, varying
+
+
+def write(folder, name, *rows, lines=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows) if lines else json.dumps(rows[0])
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def run(results, loss="kto", start="sft", seed=0, state="done", sweep="s", suffix="aa", labels=None, config=None):
+    name = f"{loss}-{start}-m-s{seed}-{suffix}"
+    folder = results / sweep / name
+    base = {"loss": loss, "start": start, "model": "m", "feedback": "f", "seed": seed}
+    write(folder, "run.json", {"run": name, "labels": {**base, **(labels or {})}})
+    write(folder, "status.json", {"state": state, "reason": None, "traceback": None})
+    write(folder, "config.json", config or {})
+    return folder
+
+
+def completion(prompt_id, tokens=3, ended=True):
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    return {
+        "prompt_id": prompt_id,
+        "prompt": turns,
+        "completion": "Hello",
+        "tokens": tokens,
+        "ended": ended,
+        "reference": None,
+    }
+
+
+def test_outcomes_join_judgements_to_completions(tmp_path):
+    folder = run(tmp_path)
+    write(folder, "completions.jsonl", completion("a"), completion("b", 9, False), lines=True)
+    write(folder, "judgements.jsonl", {"prompt_id": "b", "preference": 0.5, "scores": {"utility": 1.5}}, lines=True)
+    table = Sweep.load("s", tmp_path).outcomes.set_index("prompt_id")
+    assert table.loc["b", ["preference", "utility", "tokens", "ended"]].tolist() == [0.5, 1.5, 9, False]
+    assert table.loc["a", ["preference", "utility"]].isna().all()
+    assert table.loc["a", ["loss", "start", "seed", "method", "setting"]].tolist() == ["kto", "sft", 0, "kto", ""]
+
+
+def test_completions_show_all_turns_of_the_prompt(tmp_path):
+    write(run(tmp_path), "completions.jsonl", completion("a"), lines=True)
+    row = Sweep.load("s", tmp_path).completions.iloc[0]
+    assert (row["prompt"], row["completion"], row["reference"]) == ("Be kind.\nHi", "Hello", None)
+
+
+def test_only_finished_runs_are_scored_but_all_are_listed_and_all_have_curves(tmp_path):
+    for seed, state in enumerate(["done", "failed", "running", "skipped"]):
+        folder = run(tmp_path, seed=seed, state=state)
+        write(folder, "completions.jsonl", completion("a"), lines=True)
+        write(folder, "benchmarks.jsonl", {"task": "t", "metric": "acc", "doc_id": 1, "value": 1.0}, lines=True)
+        write(folder, "metrics.jsonl", {"step": 1, "loss": 0.7, "kl": 0.0}, lines=True)
+        write(folder, "scores.json", {"head_to_head": None, "guards": {"n": 1, "mean_tokens": 3.0}})
+    sweep = Sweep.load("s", tmp_path)
+    for table in (sweep.outcomes, sweep.benchmarks, sweep.completions, sweep.guards):
+        assert table["seed"].tolist() == [0]
+    assert sweep.runs["state"].tolist() == ["done", "failed", "running", "skipped"]
+    assert sweep.training["seed"].tolist() == [0, 1, 2, 3]
+    assert sweep.training["training_loss"].tolist() == [0.7] * 4
+    assert set(sweep.training["loss"]) == {"kto"}
+
+
+def test_tables_without_rows_still_have_their_columns(tmp_path):
+    run(tmp_path, state="failed")
+    sweep = Sweep.load("s", tmp_path)
+    assert sweep.outcomes.empty
+    assert {"setting", "start", "method", "seed", "prompt_id", "preference"} <= set(sweep.outcomes)
+    assert {"task", "metric", "doc_id", "value"} <= set(sweep.benchmarks)
+
+
+@pytest.mark.parametrize("tail", [b'{"step": 3, "lo', b'{"step": 3, "note": "\xc3', b"", b"\n"])
+def test_a_half_written_last_line_is_left_out(tmp_path, tail):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + tail)
+    assert read_lines(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(RecordError, match=r"metrics\.jsonl, line 2"):
+        read_lines(path)
+
+
+def test_a_last_line_without_newline_counts_if_it_is_whole(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}')
+    assert read_lines(tmp_path / "x.jsonl") == [{"step": 1}, {"step": 2}]
+    assert read_lines(tmp_path / "absent.jsonl") == []
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text('{"state": "do')])
+def test_a_run_without_readable_status_is_listed_with_the_reason(tmp_path, damage):
+    folder = run(tmp_path)
+    damage(folder / "status.json")
+    row = Sweep.load("s", tmp_path).runs.iloc[0]
+    assert row["state"] == "unreadable"
+    assert row["loss"] == "kto"
+    assert "status.json" in row["reason"]
+
+
+def test_a_run_without_labels_neither_disappears_nor_splits_the_sweep_into_settings(tmp_path):
+    run(tmp_path)
+    write(tmp_path / "s" / "odd", "status.json", {"state": "done"})
+    runs = Sweep.load("s", tmp_path).runs.set_index("run")
+    assert runs.loc["odd", "state"] == "unreadable"
+    assert (runs["setting"] == "").sum() == 2
+
+
+def test_wall_seconds_leave_out_cached_stages(tmp_path):
+    stages = {"sft": {"wall_seconds": 5.0, "cached": True}, "align": {"wall_seconds": 7.5, "cached": False}}
+    write(run(tmp_path), "timing.json", {"stages": stages})
+    assert Sweep.load("s", tmp_path).runs["wall_seconds"].tolist() == [7.5]
+
+
+def test_labels_that_vary_make_settings(tmp_path):
+    run(tmp_path, seed=0, labels={"feedback": "big"})
+    run(tmp_path, seed=1, labels={"feedback": "small"})
+    assert Sweep.load("s", tmp_path).runs["setting"].tolist() == ["big", "small"]
+
+
+def test_runs_with_the_same_labels_are_told_apart_by_configuration(tmp_path):
+    run(tmp_path, "kto", suffix="aa", config={"loss": {"beta": 0.1}, "x": 1})
+    run(tmp_path, "kto", suffix="bb", config={"loss": {"beta": 0.3}, "x": 1})
+    run(tmp_path, "kto", seed=1, suffix="cc", config={"loss": {"beta": 0.3}, "x": 1})
+    run(tmp_path, "dpo", suffix="dd", config={"loss": {"beta": 0.2}, "x": 1})
+    methods = Sweep.load("s", tmp_path).runs.set_index("run")["method"]
+    assert methods.to_dict() == {
+        "kto-sft-m-s0-aa": "kto beta=0.1",
+        "kto-sft-m-s0-bb": "kto beta=0.3",
+        "kto-sft-m-s1-cc": "kto beta=0.3",
+        "dpo-sft-m-s0-dd": "dpo",
+    }
+
+
+def test_runs_with_the_same_labels_and_configuration_are_told_apart_by_name(tmp_path):
+    run(tmp_path, suffix="aa")
+    run(tmp_path, suffix="bb")
+    assert sorted(Sweep.load("s", tmp_path).runs["method"]) == ["kto [aa]", "kto [bb]"]
+
+
+def test_own_results_come_before_the_reference(tmp_path):
+    run(tmp_path, "dpo", sweep="reference/s")
+    assert Sweep.load("s", tmp_path).folder == tmp_path / "reference" / "s"
+    (tmp_path / "s").mkdir()  # a sweep that was started but has no runs yet does not hide the reference
+    assert Sweep.load("s", tmp_path).folder == tmp_path / "reference" / "s"
+    run(tmp_path, "kto", sweep="s")
+    assert Sweep.load("s", tmp_path).folder == tmp_path / "s"
+    assert Sweep.load("s", tmp_path).runs["loss"].tolist() == ["kto"]
+
+
+def test_an_unknown_sweep_is_an_error_that_lists_what_exists(tmp_path):
+    run(tmp_path, sweep="first")
+    run(tmp_path, sweep="reference/second")
+    (tmp_path / "published").mkdir()
+    with pytest.raises(RecordError, match=r"'thrid' does not exist.*first, second"):
+        Sweep.load("thrid", tmp_path)
+    assert available(tmp_path) == ["first", "second"]
+
+
+def test_an_empty_sweep_and_no_results_at_all_are_errors(tmp_path):
+    (tmp_path / "s").mkdir()
+    with pytest.raises(RecordError, match=r"'s' has no runs yet.*none"):
+        Sweep.load("s", tmp_path)
+    with pytest.raises(RecordError, match="does not exist"):
+        Sweep.load("s", tmp_path / "nowhere")
+
+
+def test_flatten_and_varying():
+    assert flatten({"a": {"b": 1, "c": [1, {}]}, "d": {}}) == {"a.b": 1, "a.c": [1, {}], "d": {}}
+    assert varying([{"a": 1, "b": 2}, {"a": 1, "b": 3, "c": None}]) == ["b"]
+
+
+def test_reading_results_does_not_import_torch():
+    code = "import sys, kto_bench.results, analysis.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
