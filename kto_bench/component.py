@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-
 USAGE_ERROR = 2
 """Exit status of the commands for a choice that is refused."""
 

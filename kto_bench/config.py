@@ -161,7 +161,7 @@ def _check(config: Config) -> None:
     prompts = config.evaluation.prompts
     if prompts is not None and prompts.uses_heldout and config.feedback.heldout_fraction == 0:
         raise ConfigError(
-            "feedback.heldout_fraction: 0.0 leaves no held-out prompts for evaluation.prompts; choose a share such as 0.1"
+            "feedback.heldout_fraction: 0.0 leaves no held-out prompts for evaluation.prompts; choose a share, say 0.1"
         )
     if config.evaluation.judge is not None and prompts is None:
         raise ConfigError("evaluation.judge: needs completions to judge; give evaluation.prompts, or set it to null")

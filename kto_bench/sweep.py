@@ -17,8 +17,8 @@ from rich.table import Table
 from kto_bench.component import USAGE_ERROR, ConfigError
 from kto_bench.config import resolve
 from kto_bench.feedback.types import FeedbackError
-from kto_bench.run import Plan, describe
 from kto_bench.record import Record
+from kto_bench.run import Plan, describe
 from kto_bench.tracking import check_tracking
 
 

@@ -26,7 +26,7 @@ def check_tracking(tracking: TrackingConfig) -> None:
 
     if get_netrc_auth(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")) is None:
         raise ConfigError(
-            "tracking.mode: 'online' needs a W&B key; set WANDB_API_KEY or run `wandb login`, or choose tracking=offline"
+            "tracking.mode: 'online' needs a W&B key; set WANDB_API_KEY or `wandb login`, or choose tracking=offline"
         )
 
 
@@ -90,11 +90,19 @@ class WandbMirror:
             self.log(metrics)
         self._run.summary.update(_flat(scores))
         if rows:
-            columns = ["prompt_id", "prompt", "completion", "reference", "tokens", "ended", "preference"]
+            columns: list[str | int] = [
+                "prompt_id",
+                "prompt",
+                "completion",
+                "reference",
+                "tokens",
+                "ended",
+                "preference",
+            ]
             table = wandb.Table(columns=columns)
             for row in rows[:SAMPLES]:
                 prompt = "\n".join(f"{message['role']}: {message['content']}" for message in row["prompt"])
-                table.add_data(*[prompt if column == "prompt" else row.get(column) for column in columns])
+                table.add_data(*[prompt if column == "prompt" else row.get(str(column)) for column in columns])
             self._run.log({"completions": table})
 
 

@@ -79,8 +79,8 @@ def schedule(
     """
     if len(units) == 0:
         raise ConfigError(
-            "feedback: it holds no example for this loss; supervised fine-tuning needs chosen, desirable or demonstrated "
-            "completions"
+            "feedback: it holds no example for this loss; supervised fine-tuning needs chosen, desirable or "
+            "demonstrated completions"
         )
     per_step = completions_per_step // units.shape[1]
     count = step_count(len(units), per_step, epochs, steps)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 
+from kto_bench.component import ConfigError
 from kto_bench.feedback.types import Demonstration, Feedback, FeedbackError, FeedbackKind, Messages
 from kto_bench.seeds import derive
 
@@ -67,8 +68,3 @@ def prompt_key(prompt: Messages) -> str:
 def _place(key: str, seed: int) -> float:
     digest = hashlib.sha256(f"{derive(seed, 'held out')}\x1f{key}".encode()).digest()
     return float(int.from_bytes(digest[:8], "big") / 2**64)
-
-
-def _require(feedback: Feedback, kind: FeedbackKind) -> None:
-    if feedback.kind != kind:
-        raise FeedbackError(f"expected {kind} feedback, got {feedback.kind} feedback")

@@ -77,7 +77,7 @@ class Trainer:
                 metrics = self._step(number, step, offset, optimiser)
                 offset += len(step.mismatched)
                 metrics = {"step": number, "completions": number * step.units.size, **metrics}
-                metrics["learning_rate"] = scheduler.get_last_lr()[0]
+                metrics["learning_rate"] = float(scheduler.get_last_lr()[0])
                 scheduler.step()
                 seconds = time.perf_counter() - started
                 timing = {"step": number, "wall_seconds": seconds, "tokens_per_second": self._tokens(step) / seconds}
@@ -108,8 +108,8 @@ class Trainer:
         if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
             ids = [self._data.ids[completion] for completion in step.units.ravel()]
             raise TrainingDivergedError(
-                f"step {number}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; lower train.learning_rate "
-                f"or look at the batch, whose ids are: {', '.join(ids)}"
+                f"step {number}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; lower "
+                f"train.learning_rate or look at the batch, whose ids are: {', '.join(ids)}"
             )
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -51,7 +51,7 @@ def save_reference(
     pad_id: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Write the log-probabilities of n (prompt, completion) rows to ``folder``. ``progress(done, n)`` as rows finish."""
+    """Write the log-probabilities of n (prompt, completion) rows to ``folder``, with ``progress(done, n)``."""
     model.eval()
     total_lengths = np.array([len(p) + len(c) for p, c in zip(prompts, completions, strict=True)])
     rows: list[np.ndarray | None] = [None] * len(completions)
