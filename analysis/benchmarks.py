@@ -27,20 +27,22 @@ def scores(sweep: Sweep) -> dict[str, pd.DataFrame]:
 
 
 def draw(sweep: Sweep) -> Drawing:
-    """Panels in rows of three, each on its own axis: tasks are not comparable with each other."""
+    """A panel per task and setting, each on its own axis: tasks are not comparable with each other."""
     tasks = scores(sweep)
     panels = []
     for name, rows in tasks.items():
+        task, _, metric = name.removesuffix(")").rpartition(" (")
         percent = bool((rows["value"].abs() <= 1).all())
         for setting, part in rows.groupby("setting"):
-            title = "\n".join([name, str(setting)]).strip()
-            panels.append(forest.Panel(title, part, "score (%)" if percent else "score", scale=100 if percent else 1))
+            title = "\n".join([task, str(setting)]).strip()
+            panels.append(forest.Panel(title, part, f"{metric}{' (%)' if percent else ''}", 100 if percent else 1))
+    longest = max(len(line) for panel in panels for line in panel.title.split("\n"))
     together = pd.concat(tasks.values())
     caption = (
         f"Benchmark scores by loss and start. {interval_note(together, 'documents')} Small dots: the seeds. "
         f"{sample_size(together, 'documents')} per task. The axes do not start at 0 and differ between tasks."
     )
-    return Drawing(forest.draw(panels), caption)
+    return Drawing(forest.draw(panels, columns=3 if longest <= 20 else 2), caption)
 
 
 FIGURE = Entry(order=20, title="Benchmarks", make=draw)

@@ -75,9 +75,9 @@ def _compare(question: str, rows: pd.DataFrame, describe: Callable[[Cell, Cell],
         winner, loser = (row["first"], row["second"]) if row["value"] >= 0 else (row["second"], row["first"])
         context, better, worse = describe(winner, loser)
         if row["p_holm"] < ALPHA:
-            sentences.append(_capital(f"{context}{better} wins more often than {worse}, by {_evidence(row)}."))
+            sentences.append(_sentence(winner, f"{context}{better} wins more often than {worse}, by {_evidence(row)}."))
         else:
-            unclear.append(_capital(f"{context}{better} and {worse}: {_evidence(row, n=False)}"))
+            unclear.append(_sentence(winner, f"{context}{better} and {worse}: {_evidence(row, n=False)}"))
     if not unclear:
         return Finding(question, sentences)
     introduction = (
@@ -134,17 +134,18 @@ def _cautions(sweep: Sweep, rates: pd.DataFrame) -> list[str]:
         means = runs.drop(columns=[*KEYS, "judge"]).mean().to_dict()
         found = warnings({str(key): value for key, value in means.items()})
         if found:
-            name = _cell_name(cell) + (f" ({cell[0]})" if cell[0] else "")
+            name = f"{f'{cell[0]}: ' if cell[0] else ''}{_cell_name(cell)}"
             mean = f"mean of {_count(len(runs), 'run')}"
-            sentences.append(_capital(f"{name}: {'; '.join(found)} ({mean})."))
+            sentences.append(_sentence(cell, f"{name}: {'; '.join(found)} ({mean})."))
     lost = sweep.runs[sweep.runs["state"] != "done"]
     if len(lost):
         sentences.append(f"{_count(len(lost), 'run')} did not finish and appear in no score; see “Runs”.")
     return sentences
 
 
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
+def _sentence(cell: Cell, words: str) -> str:
+    """Begins with a capital, except where it begins with the name of a setting."""
+    return words if cell[0] else words[0].upper() + words[1:]
 
 
 def _count(n: int, noun: str) -> str:

@@ -20,7 +20,7 @@ START_NAMES = {"base": "base", "sft": "SFT"}
 LOSS_COLOURS = {"none": "#6b6b6b", "sft": "#E69F00", "dpo": "#0072B2", "kto": "#D55E00", "simpo": "#009E73"}
 OTHER_COLOURS = ["#CC79A7", "#332288", "#882255", "#999933", "#AA4499", "#117733", "#56B4E9", "#661100"]
 START_MARKERS = {"base": "o", "sft": "s"}
-OTHER_MARKERS = ["D", "^", "v", "P", "X"]
+OTHER_MARKERS = ["D", "^", "v", "<", ">"]
 START_LINES: dict[str, Any] = {"base": (0, (4, 1.5)), "sft": "-"}
 OTHER_LINES: list[Any] = [":", "-.", (0, (6, 1.5, 1, 1.5))]
 

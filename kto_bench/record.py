@@ -39,7 +39,8 @@ class Record:
 
     def __init__(self, folder: Path, run: str, sweep: str, fingerprint: str) -> None:
         """Nothing is written until ``start``."""
-        self.folder, self._run, self._sweep, self._fingerprint = folder, run, sweep, fingerprint
+        self.folder, self.fingerprint = folder, fingerprint
+        self._run, self._sweep = run, sweep
         self._started: str | None = None
 
     def state(self) -> str | None:
@@ -48,7 +49,7 @@ class Record:
             status = json.loads((self.folder / "status.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        return status["state"] if status.get("fingerprint") == self._fingerprint else None
+        return status["state"] if status.get("fingerprint") == self.fingerprint else None
 
     def start(self, labels: Mapping[str, Any], stages: Mapping[str, str], config: Mapping[str, Any]) -> None:
         """Begin afresh: what an earlier, unfinished attempt left behind is removed."""
@@ -91,7 +92,7 @@ class Record:
             "state": state,
             "run": self._run,
             "sweep": self._sweep,
-            "fingerprint": self._fingerprint,
+            "fingerprint": self.fingerprint,
             "reason": None,
             "traceback": None,
             "started": self._started,

@@ -109,7 +109,7 @@ def _run(config: Config, record: Record, screen: Screen) -> None:
         on_wait=lambda stage, holder: screen.say(f"{stage.name}: waiting for {holder} to finish it"),
     )
 
-    with WandbMirror(config, record.folder.name, fingerprint_of(record.folder.name)) as mirror:
+    with WandbMirror(config, record.folder.name, record.fingerprint) as mirror:
 
         def on_metrics(metrics: Any) -> None:
             record.append_line("metrics.jsonl", metrics)

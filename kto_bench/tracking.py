@@ -16,6 +16,7 @@ from kto_bench.store import fingerprint_of
 
 SAMPLES = 32
 """Completions in the W&B table."""
+COLUMNS = ("prompt_id", "prompt", "completion", "reference", "tokens", "ended", "preference")
 
 
 def check_tracking(tracking: TrackingConfig) -> None:
@@ -90,19 +91,10 @@ class WandbMirror:
             self.log(metrics)
         self._run.summary.update(_flat(scores))
         if rows:
-            columns: list[str | int] = [
-                "prompt_id",
-                "prompt",
-                "completion",
-                "reference",
-                "tokens",
-                "ended",
-                "preference",
-            ]
-            table = wandb.Table(columns=columns)
+            table = wandb.Table(columns=list(COLUMNS))
             for row in rows[:SAMPLES]:
                 prompt = "\n".join(f"{message['role']}: {message['content']}" for message in row["prompt"])
-                table.add_data(*[prompt if column == "prompt" else row.get(str(column)) for column in columns])
+                table.add_data(*[prompt if column == "prompt" else row.get(column) for column in COLUMNS])
             self._run.log({"completions": table})
 
 

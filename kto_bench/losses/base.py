@@ -1,14 +1,14 @@
 """What a loss is: a pure function of per-token log-probabilities, and a declaration of what it needs.
 
 A loss never sees a model, a tokenizer or a device. The training loop calls it once per micro-batch with rows of one
-global batch, adds up ``Output.losses`` over the whole global batch and divides by the sum of ``Output.weights``, so how
-a batch is split cannot change a number.
+global batch, adds up ``Output.losses`` over the whole global batch and divides by the sum of ``Loss.weights``, so how a
+batch is split cannot change a number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -43,29 +43,29 @@ class Completions:
     @property
     def reference_log_prob(self) -> Tensor:
         """(n,) log pi_ref(y|x): the sum over completion tokens."""
-        if self.reference is None:
-            raise ValueError("this loss asks for the reference's log-probabilities but declares needs_reference=False")
-        return torch.where(self.mask, self.reference, 0.0).sum(-1)
+        return torch.where(self.mask, self._given_reference, 0.0).sum(-1)
 
     @property
     def log_ratio(self) -> Tensor:
         """(n,) log pi_theta(y|x) - log pi_ref(y|x), in nats, summed over tokens (not divided by the length)."""
+        return torch.where(self.mask, self.policy - self._given_reference, 0.0).sum(-1)
+
+    @property
+    def _given_reference(self) -> Tensor:
         if self.reference is None:
             raise ValueError("this loss asks for the reference's log-probabilities but declares needs_reference=False")
-        return torch.where(self.mask, self.policy - self.reference, 0.0).sum(-1)
+        return self.reference
 
 
 @dataclass(frozen=True)
 class Output:
     """What a loss returns for n examples.
 
-    ``losses``: (n,) differentiable; ``weights``: (n,) without gradient. The loss of a global batch is the sum of
-    ``losses`` over the sum of ``weights``. ``statistics`` maps a name to (values, applies), both (n,): the mean of
-    ``values`` over the examples of the global batch where ``applies`` is true is logged.
+    ``losses``: (n,) differentiable. ``statistics`` maps a name to (values, applies), both (n,): the mean of ``values``
+    over the examples of the global batch where ``applies`` is true is logged.
     """
 
     losses: Tensor
-    weights: Tensor
     statistics: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
@@ -94,13 +94,21 @@ class Loss(BaseModel):
     needs_reference: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = False
 
-    def __call__(self, *arguments: Tensor | Completions | None) -> Output:
+    def __call__(self, *arguments: Any, **named: Any) -> Output:
+        """Losses and statistics of n examples."""
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
     def weights(self, lengths: Tensor) -> Tensor:
-        """(n,) weight of each example in the mean over the global batch, from the (n,) completion lengths."""
+        """(n,) weight of each example in the mean over the global batch, from the (n,) completion lengths in tokens.
+
+        The loss of a global batch is the sum of ``Output.losses`` over the sum of the weights.
+        """
         return torch.ones_like(lengths, dtype=torch.float32)
 
     def reference_point(self, mismatched: Completions) -> ReferencePoint:
-        """The reference point from the mismatched (prompt, completion) pairs of the *whole* global batch."""
+        """The reference point from the mismatched (prompt, completion) pairs of the *whole* global batch.
+
+        The training loop scores the pairs before the step's first gradient, in any number of micro-batches, and passes
+        them here together.
+        """
         raise TypeError(f"{type(self).__name__} has no reference point")

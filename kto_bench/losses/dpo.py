@@ -33,12 +33,11 @@ class DPO(Loss):
         description="Strength of the implied KL constraint: a larger value keeps the policy closer to the reference.",
     )
 
-    def __call__(self, chosen: Completions, rejected: Completions) -> Output:  # type: ignore[override]
+    def __call__(self, chosen: Completions, rejected: Completions) -> Output:
         """Losses of n pairs; row i of both arguments shares a prompt."""
         chosen_rewards = self.beta * chosen.log_ratio
         rejected_rewards = self.beta * rejected.log_ratio
         return Output(
             losses=-F.logsigmoid(chosen_rewards - rejected_rewards),
-            weights=self.weights(chosen.lengths),
             statistics=paired_statistics(chosen, rejected, chosen_rewards, rejected_rewards),
         )

@@ -55,9 +55,7 @@ class KTO(Loss):
             )
         return self
 
-    def __call__(  # type: ignore[override]
-        self, completions: Completions, desirable: Tensor, reference_point: Tensor
-    ) -> Output:
+    def __call__(self, completions: Completions, desirable: Tensor, reference_point: Tensor) -> Output:
         """Losses of n completions; ``desirable`` is (n,) bool, ``reference_point`` the scalar z_0 in nats."""
         log_ratio = completions.log_ratio
         scaled = self.beta * (log_ratio - reference_point)
@@ -71,7 +69,6 @@ class KTO(Loss):
         log_probs = completions.policy_log_prob.detach()
         return Output(
             losses=losses,
-            weights=self.weights(completions.lengths),
             statistics={
                 "rewards/desirable": (rewards, desirable),
                 "rewards/undesirable": (rewards, ~desirable),

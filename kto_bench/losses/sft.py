@@ -29,12 +29,11 @@ class SFT(Loss):
         """(n,) number of tokens of each completion."""
         return lengths.to(torch.float32)
 
-    def __call__(self, completions: Completions) -> Output:  # type: ignore[override]
+    def __call__(self, completions: Completions) -> Output:
         """Losses of n demonstrations."""
         log_probs = completions.policy_log_prob
         every = torch.ones_like(log_probs, dtype=torch.bool)
         return Output(
             losses=-log_probs,
-            weights=self.weights(completions.lengths),
             statistics={"log_probs/demonstrations": (log_probs.detach(), every)},
         )

@@ -39,14 +39,13 @@ class SimPO(Loss):
         description="Target margin between the average log-probabilities of chosen and rejected, in nats per token.",
     )
 
-    def __call__(self, chosen: Completions, rejected: Completions) -> Output:  # type: ignore[override]
+    def __call__(self, chosen: Completions, rejected: Completions) -> Output:
         """Losses of n pairs; row i of both arguments shares a prompt."""
         chosen_rewards = self._reward(chosen)
         rejected_rewards = self._reward(rejected)
         gamma = self.beta * self.gamma_over_beta
         return Output(
             losses=-F.logsigmoid(chosen_rewards - rejected_rewards - gamma),
-            weights=self.weights(chosen.lengths),
             statistics=paired_statistics(chosen, rejected, chosen_rewards, rejected_rewards),
         )
 

@@ -19,7 +19,7 @@ from kto_bench.sandbox.world import HOLDERS, identified
 
 INTERNET: Mixture = {"good": 0.35, "mid": 0.40, "bad": 0.15, "terse": 0.10}
 """Who writes the replies of the pretraining text."""
-STATEMENTS = {"fact": 0.22, "group": 0.26, "sum": 0.18, "words": 0.30, "phrase": 0.04}
+STATEMENTS = {"fact": 0.36, "group": 0.22, "sum": 0.16, "words": 0.22, "phrase": 0.04}
 """Shares of the kinds of plain statements."""
 
 
@@ -64,7 +64,7 @@ class SandboxCorpus(Corpus):
             if rng.random() < self.end_share:
                 return " ".join([*parts, EOS])
             if rng.random() < 0.5:
-                parts.append(_statements(rng, 4))
+                parts.append(_statements(rng, 2))
 
 
 @lru_cache(maxsize=1)
@@ -88,7 +88,7 @@ def _statement(rng: random.Random, kind: str) -> str:
         case "group":
             predicate = rng.choice(tuple(PREDICATES))
             holders = HOLDERS[PREDICATES[predicate]]
-            return f"animals that {predicate} : {enumerate_animals(rng.sample(holders, rng.choice((2, 3, 4))))} ."
+            return f"animals that {predicate} : {enumerate_animals(rng.sample(holders, rng.choice((2, 3))))} ."
         case "sum":
             return right_answer(rng, draw(rng, "arithmetic", held_out=rng.random() < 0.2))
         case "words":

@@ -14,7 +14,7 @@ from kto_bench.sandbox.world import ANIMALS, NUMBERS, VALUES
 
 MARKS = (".", ",", "?", "!", ":")
 COUNTS = {"two": 2, "three": 3}
-CONTENT_WORDS = (*ANIMALS, *VALUES["colour"], *VALUES["home"], *VALUES["food"])
+CONTENT_WORDS = (*VALUES["home"], *VALUES["food"])
 """The words that instructions about words (repeat, reverse, last) are made of."""
 
 PHRASES: dict[str, tuple[str, ...]] = {
@@ -89,8 +89,8 @@ WORDS: tuple[str, ...] = tuple(
             *_words_of(*WRAPPERS, *PREDICATES),
             *(word for phrases in PHRASES.values() for word in _words_of(*phrases)),
             *COUNTS,
-            *CONTENT_WORDS,
-            *VALUES["size"],
+            *ANIMALS,
+            *(value for values in VALUES.values() for value in values),
             *NUMBERS,
         ]
     )

@@ -105,7 +105,7 @@ def test_each_setting_has_a_panel_of_its_own(tmp_path):
 
 def test_benchmarks_have_a_panel_per_task(sweep):
     drawn = texts(benchmarks.draw(sweep).figure)
-    assert {"sandbox_facts (acc)", "sandbox_arithmetic (acc)"} <= drawn
+    assert {"sandbox_facts", "sandbox_arithmetic", "acc (%)"} <= drawn
 
 
 def test_length_shows_the_reference_only_where_it_is_known(sweep, tmp_path):
@@ -155,6 +155,17 @@ def test_summary_has_gains_over_the_same_start(sweep):
     assert (numbers["gain_p_holm"].dropna() >= numbers["gain_p"].dropna()).all()
     assert numbers.loc[("base", "dpo"), "share_capped"] > 0.15
     assert {"utility", "sandbox_facts (acc)", "sandbox_facts (acc)_low"} <= set(numbers)
+
+
+def test_gains_use_only_seeds_that_both_have(tmp_path):
+    for seed in (0, 1):
+        synthetic.write_run(tmp_path / "s", "kto", "sft", seed, win=0.7)
+    synthetic.write_run(tmp_path / "s", "none", "sft", 1, win=0.4)
+    sweep = Sweep.load("s", tmp_path)
+    (gain,) = summary_table.gains(sweep).to_dict("records")
+    means = sweep.outcomes.query("seed == 1").groupby("loss")["preference"].mean()
+    assert gain["value"] == pytest.approx(means["kto"] - means["none"])
+    assert (gain["seeds"], gain["prompts"]) == (1, 64)
 
 
 def test_summary_display_reads_well(sweep):

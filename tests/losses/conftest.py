@@ -41,10 +41,14 @@ class Batch:
         extra = (None if point is None else point.value,) if loss.feedback == "binary" else ()
         return loss(*self.columns, *extra)
 
+    def weights(self, loss: Loss) -> Tensor:
+        """(n,) weights of the examples."""
+        return loss.weights(self.completions()[0].lengths)
+
     def loss(self, loss: Loss) -> Tensor:
         """The loss of the global batch."""
         output = self.output(loss)
-        return output.losses.sum() / output.weights.sum()
+        return output.losses.sum() / self.weights(loss).sum()
 
 
 def _rows(column: Completions | Tensor, index: Tensor) -> Completions | Tensor:

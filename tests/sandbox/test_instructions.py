@@ -38,8 +38,8 @@ def test_paraphrases_are_plain_english():
         "?",
         "what colour is the cat",
         "what colour is the unicorn?",
-        "repeat these words: cat.",
-        "say cat cat again.",
+        "repeat these words: corn.",
+        "say corn corn again.",
     ],
 )
 def test_what_is_no_question_is_not_read(text):

@@ -2,8 +2,11 @@ import pytest
 
 from kto_bench.component import build
 from kto_bench.evaluation.errors import EvaluationError
+from kto_bench.evaluation.head_to_head import judge as compare
 from kto_bench.evaluation.judges import Judge, quote
+from kto_bench.feedback.types import Feedback
 from kto_bench.sandbox.judge import GoldUtilityJudge
+from kto_bench.sandbox.prompts import SandboxPrompts
 from kto_bench.sandbox.world import FACTS, VALUES
 
 ASK = "please what colour is the cat?"
@@ -33,3 +36,18 @@ def test_a_question_it_cannot_read_is_an_error():
 
 def test_the_evaluation_yaml_names_it(conf):
     assert build(conf("evaluation/sandbox.yaml")["judge"], Judge, "evaluation.judge") == GoldUtilityJudge()
+
+
+def test_through_alpaca_eval_the_win_rate_is_that_of_the_utilities(tmp_path):
+    prompts = SandboxPrompts(count=40).load(Feedback("paired", []))
+    completions = [row.reference for row in prompts[1:]] + ["i do not know."]
+    rows = [
+        {"prompt_id": row.id, "prompt": list(row.prompt), "completion": completion, "reference": row.reference}
+        for row, completion in zip(prompts, completions, strict=True)
+    ]
+    judgements, summary = compare(rows, GoldUtilityJudge(), tmp_path)
+    for judgement in judgements:
+        ours, theirs = judgement["scores"]["utility"], judgement["scores"]["reference_utility"]
+        assert judgement["preference"] == (0.5 if ours == theirs else float(ours > theirs))
+    assert summary["judge"] == "gold_utility"
+    assert 0 < summary["win_rate"] < 0.4

@@ -96,13 +96,13 @@ def test_a_list_counts_missing_wrong_and_surplus_names():
 
 
 def test_instructions_about_words_count_places():
-    ask = Instruction("reverse", ("cat", "dog", "fox"))
-    assert u(ask, "fox dog cat.") == 1
-    assert u(ask, "fox cat dog.") == pytest.approx(-1 + 2 / 3 - 0.35)
-    assert u(ask, "fox dog cat owl.") == pytest.approx(-1 + 2 * 3 / 4 - 0.35)
-    assert u(ask, "fox dog cat. cat dog fox.") == pytest.approx(-1 - 0.35)
-    assert u(Instruction("last", ("cat", "dog")), "dog.") == 1
-    assert u(Instruction("last", ("cat", "dog")), "the last word is cat.") == pytest.approx(-1 - 0.35)
+    ask = Instruction("reverse", ("corn", "nuts", "barn"))
+    assert u(ask, "barn nuts corn.") == 1
+    assert u(ask, "barn corn nuts.") == pytest.approx(-1 + 2 / 3 - 0.35)
+    assert u(ask, "barn nuts corn cave.") == pytest.approx(-1 + 2 * 3 / 4 - 0.35)
+    assert u(ask, "barn nuts corn. corn nuts barn.") == pytest.approx(-1 - 0.35)
+    assert u(Instruction("last", ("corn", "nuts")), "nuts.") == 1
+    assert u(Instruction("last", ("corn", "nuts")), "the last word is corn.") == pytest.approx(-1 - 0.35)
 
 
 def test_naming_every_option_pays_less_than_a_wrong_guess():

@@ -1,0 +1,228 @@
+"""A run from configuration to record, on a tiny checkpoint and a few rows of feedback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from wandb_file import summarise
+
+from kto_bench.config import Config, resolve
+from kto_bench.run import describe, execute
+from kto_bench.store import Store
+from kto_bench.tracking import wandb_id
+
+MakeConfig = Callable[..., Config]
+VOLATILE = {"status.json", "timing.json", "environment.json", "config.json"}
+
+
+def shorter(instruction: str, output_1: str, output_2: str) -> float:
+    """A judge that prefers the shorter completion."""
+    return 1.5 if len(output_1) == len(output_2) else 1.0 if len(output_1) < len(output_2) else 2.0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _hydra() -> Iterator[None]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+@pytest.fixture
+def make(tmp_path: Path, checkpoint: Path) -> MakeConfig:
+    """A configuration of a small run in ``tmp_path``; keyword-free overrides change it."""
+    rows = [
+        {"prompt": f"w{i} w{i + 1}", "chosen": f"w{i + 2} w{i + 3}", "rejected": f"w{i} w{i} w{i} w{i}"}
+        for i in range(40)
+    ]
+    feedback = tmp_path / "pairs.jsonl"
+    feedback.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def config(*overrides: str) -> Config:
+        base = [
+            "model=hub",
+            f"model.path={checkpoint}",
+            "model.name=tiny",
+            "feedback=jsonl",
+            f"feedback.path={feedback}",
+            "feedback.heldout_fraction=0.2",
+            "start=base",
+            "loss=kto",
+            "train.steps=3",
+            "train.completions_per_step=8",
+            "train.learning_rate=1e-2",
+            "evaluation.generation.max_new_tokens=8",
+            f"evaluation.judge={{_target_: kto_bench.evaluation.judges.CallableJudge, name: shorter, function: {__name__}.shorter}}",
+            "tracking=none",
+            f"artifacts={tmp_path / 'artifacts'}",
+            f"results={tmp_path / 'results'}",
+        ]
+        return resolve(compose("config", [*base, *overrides]))
+
+    return config
+
+
+def read(path: Path) -> Any:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    return json.loads(path.read_text())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What must be the same for the same work."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in VOLATILE}
+
+
+def test_a_run_leaves_a_whole_record(make: MakeConfig) -> None:
+    config = make("start=sft", "start.train.steps=2")
+    assert execute(config) == "done"
+    plan, record = describe(config)
+    assert read(record.folder / "status.json")["state"] == "done"
+    run = read(record.folder / "run.json")
+    assert run["run"] == record.folder.name == plan.name
+    assert run["labels"] == {"loss": "kto", "start": "sft", "model": "tiny", "feedback": "jsonl", "seed": 0}
+    assert list(run["stages"]) and set(run["stages"]) == {
+        "checkpoint", "feedback", "sft", "reference", "mismatched_reference", "align", "generate", "judge",
+    }  # fmt: skip
+    assert [row["step"] for row in read(record.folder / "metrics.jsonl")] == [1, 2, 3]
+    data = read(record.folder / "data.json")
+    assert data["kind"] == "paired"
+    assert data["rows"] + data["heldout_rows"] == 40
+    assert data["truncated"] == {"prompt": 0, "completion": 0}
+    completions, judgements = (read(record.folder / f"{name}.jsonl") for name in ("completions", "judgements"))
+    assert len(completions) == len(judgements) == data["heldout_rows"]
+    scores = read(record.folder / "scores.json")
+    expected = [{1.0: 1.0, 1.5: 0.5, 2.0: 0.0}[shorter("", row["completion"], row["reference"])] for row in completions]
+    assert [row["preference"] for row in judgements] == expected
+    assert scores["head_to_head"]["win_rate"] == pytest.approx(sum(expected) / len(expected))
+    assert scores["guards"]["n"] == len(completions)
+    assert read(record.folder / "config.json")["loss"]["beta"] == 0.1
+
+
+def test_a_relaunch_computes_nothing_and_touches_nothing(make: MakeConfig) -> None:
+    execute(make())
+    _, record = describe(make())
+    before = {path: path.stat().st_mtime_ns for path in record.folder.iterdir()}
+    assert execute(make()) == "cached"
+    assert {path: path.stat().st_mtime_ns for path in record.folder.iterdir()} == before
+
+
+def test_a_lost_record_is_rebuilt_from_the_artifacts(make: MakeConfig) -> None:
+    execute(make())
+    _, record = describe(make())
+    before = contents(record.folder)
+    (record.folder / "status.json").unlink()
+    (record.folder / "metrics.jsonl").write_text("half a li")
+    assert execute(make()) == "done"
+    assert contents(record.folder) == before
+    assert all(stage["cached"] for stage in read(record.folder / "timing.json")["stages"].values())
+
+
+def test_the_same_work_elsewhere_gives_the_same_record(make: MakeConfig, tmp_path: Path) -> None:
+    elsewhere = make(f"artifacts={tmp_path / 'other'}", f"results={tmp_path / 'others'}")
+    execute(make())
+    execute(elsewhere)
+    one, two = describe(make())[1].folder, describe(elsewhere)[1].folder
+    assert one.name == two.name
+    assert contents(one) == contents(two)
+
+
+def test_stages_are_shared_by_losses_weights_and_sweeps(make: MakeConfig, tmp_path: Path) -> None:
+    """KTO with another weight, beta or learning rate, in another sweep, does no reference forward of its own."""
+    execute(make())
+    variants = [
+        make("loss.desirable_weight=2.0"),
+        make("loss.beta=0.3", "sweep=other"),
+        make("train.learning_rate=1e-3"),
+        make("loss=dpo"),
+    ]
+    for variant in variants:
+        plan, record = describe(variant)
+        store = Store(tmp_path / "artifacts")
+        missing = {name for name, stage in plan.stages.items() if not store.has(stage)}
+        assert missing == {"align", "generate", "judge"}
+        assert execute(variant) == "done"
+        assert record.folder.exists()
+
+
+CHANGES = {
+    "loss.beta=0.2": {"align"},
+    "train.learning_rate=1e-3": {"align"},
+    "train.max_completion_tokens=5": {"reference", "mismatched_reference", "align"},
+    "train.steps=4": {"mismatched_reference", "align"},
+    "train.completions_per_step=4": {"mismatched_reference", "align"},
+    "feedback.limit=30": {"feedback", "reference", "mismatched_reference", "align", "generate", "judge"},
+    "model.chat_template=plain": {"checkpoint", "reference", "mismatched_reference", "align", "generate", "judge"},
+    "seed=1": {"mismatched_reference", "align", "generate", "judge"},
+    "evaluation.generation.temperature=0.5": {"generate", "judge"},
+    "evaluation.judge.name=renamed": set(),
+    "train.micro_batch_size=2": set(),
+    "sweep=other": set(),
+    "tracking=offline": set(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_reaches_exactly_the_stages_that_it_changes(make: MakeConfig, change: str) -> None:
+    before, after = (describe(make(*overrides))[0] for overrides in ([], [change]))
+    changed = {name for name in before.stages if before.fingerprints[name] != after.fingerprints[name]}
+    # What comes after the policy changes with it.
+    expected = CHANGES[change] | ({"generate", "judge"} if "align" in CHANGES[change] else set())
+    assert changed == expected
+    assert (before.name == after.name) == (not expected)
+
+
+def test_without_a_loss_the_start_itself_is_evaluated(make: MakeConfig) -> None:
+    config = make("loss=none")
+    assert execute(config) == "done"
+    plan, record = describe(config)
+    assert set(plan.stages) == {"checkpoint", "feedback", "generate", "judge"}
+    assert not (record.folder / "metrics.jsonl").exists()
+
+
+def test_a_failed_run_keeps_its_traceback_and_is_run_again(make: MakeConfig) -> None:
+    """A learning rate that sends the weights to infinity: the run fails with step and ids, and leaves no artifact."""
+    config = make("train.learning_rate=1e38", "train.max_grad_norm=1e38", "train.warmup_fraction=0.0")
+    assert execute(config) == "failed"
+    plan, record = describe(config)
+    status = read(record.folder / "status.json")
+    assert status["state"] == "failed"
+    assert "TrainingDivergedError: step 2" in status["reason"]
+    assert "Traceback" in status["traceback"]
+    assert not Store(config.run.artifacts).has(plan.stages["align"])
+    assert execute(config) == "failed", "a failed run is not taken for a finished one"
+
+
+def test_an_interrupt_is_recorded_and_passed_on(make: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kto_bench.run._run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute(make())
+    assert read(describe(make())[1].folder / "status.json")["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "state", "exit_code"),
+    [([], "done", 0), (["train.learning_rate=1e38", "train.max_grad_norm=1e38"], "failed", 1)],
+)
+def test_wandb_mirrors_offline_and_is_closed(
+    make: MakeConfig, tmp_path: Path, overrides: list[str], state: str, exit_code: int
+) -> None:
+    config = make("tracking=offline", f"tracking.folder={tmp_path / 'wandb'}", "train.warmup_fraction=0.0", *overrides)
+    assert execute(config) == state
+    plan, record = describe(config)
+    (file,) = (tmp_path / "wandb").rglob("*.wandb")
+    assert wandb_id("adhoc", plan.fingerprint) in file.name
+    mirrored = summarise(file)
+    assert mirrored["exit_code"] == exit_code
+    assert mirrored["group"] == "adhoc"
+    assert "loss" in mirrored["config"]
+    if state == "done":
+        assert mirrored["steps"] == 3
+        assert "guards/mean_tokens" in mirrored["summary"]
