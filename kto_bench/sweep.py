@@ -18,7 +18,7 @@ from kto_bench.component import USAGE_ERROR, ConfigError
 from kto_bench.config import resolve
 from kto_bench.feedback.types import FeedbackError
 from kto_bench.record import Record
-from kto_bench.run import Plan, describe
+from kto_bench.run import describe
 from kto_bench.tracking import check_tracking
 
 
@@ -26,16 +26,20 @@ class Ledger(Callback):
     """Hydra's hooks around a multirun. Hydra itself reports only the first failure, last, and has no resume."""
 
     def __init__(self) -> None:
-        self._cells: list[tuple[Plan, Record]] = []
+        # Names and records only: Hydra pickles its callbacks for the workers.
+        self._cells: dict[str, Record] = {}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Resolve and check all cells; on any bad one, print all complaints and leave before any compute."""
         complaints: dict[str, list[str]] = {}
+        distinct: dict[str, str] = {}
         for overrides in _cells(config):
             try:
                 resolved = resolve(compose(config.hydra.job.config_name, overrides))
                 check_tracking(resolved.tracking)
-                self._cells.append(describe(resolved))
+                plan, record = describe(resolved)
+                self._cells[plan.name] = record
+                distinct |= {stage.fingerprint: stage.name for stage in plan.stages.values()}
             except (ConfigError, FeedbackError) as error:
                 complaints.setdefault(str(error), []).append(" ".join(overrides))
         if complaints:
@@ -43,8 +47,7 @@ class Ledger(Callback):
                 print(f"kto-bench: {complaint}\n  in {len(cells)} cell(s), the first: {cells[0]}", file=sys.stderr)
             # Hydra turns any Exception of a callback into a warning and goes on.
             raise SystemExit(USAGE_ERROR)
-        distinct = {stage.fingerprint: stage.name for plan, _ in self._cells for stage in plan.stages.values()}
-        done = sum(record.state() == "done" for _, record in self._cells)
+        done = sum(record.state() == "done" for record in self._cells.values())
         stages = ", ".join(f"{count} {name}" for name, count in Counter(distinct.values()).items())
         Console(stderr=True).print(
             f"{len(self._cells)} cells, {done} already done; distinct stages: {stages}", highlight=False, soft_wrap=True
@@ -52,7 +55,7 @@ class Ledger(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the state of every cell and where each failure's traceback lies; exit status 1 if any failed."""
-        states = {plan.name: (record.state() or "missing", record.folder) for plan, record in self._cells}
+        states = {name: (record.state() or "missing", record.folder) for name, record in self._cells.items()}
         table = Table(title=f"sweep {config.sweep}")
         for column in ("run", "state"):
             table.add_column(column, overflow="fold")

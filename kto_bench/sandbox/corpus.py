@@ -19,7 +19,7 @@ from kto_bench.sandbox.world import HOLDERS, identified
 
 INTERNET: Mixture = {"good": 0.35, "mid": 0.40, "bad": 0.15, "terse": 0.10}
 """Who writes the replies of the pretraining text."""
-STATEMENTS = {"fact": 0.36, "group": 0.22, "sum": 0.16, "words": 0.22, "phrase": 0.04}
+STATEMENTS = {"fact": 0.36, "group": 0.20, "sum": 0.18, "words": 0.22, "phrase": 0.04}
 """Shares of the kinds of plain statements."""
 
 

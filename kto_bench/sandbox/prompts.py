@@ -24,7 +24,7 @@ class SandboxPrompts(PromptSource):
     """
 
     name: str = "sandbox"
-    count: int = Field(256, ge=1, le=5000)
+    count: int = Field(256, ge=1, le=2000)
     seed: int = 0
 
     def identity(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "size": ("tiny", "small", "big", "huge"),
 }
 ATTRIBUTES = tuple(VALUES)
-LARGEST_TERM = 9
+LARGEST_TERM = 6
 NUMBERS = tuple(str(number) for number in range(2 * LARGEST_TERM + 1))
 
 

@@ -11,7 +11,7 @@ from kto_bench.sandbox.judge import GoldUtilityJudge
 from kto_bench.sandbox.prompts import SandboxPrompts
 from kto_bench.sandbox.tasks import utils
 
-DIGEST = "to be filled in below"
+DIGEST = "b8c8e3dba2785d45"
 
 
 def sample():
