@@ -52,6 +52,9 @@ class Ledger(Callback):
         Console(stderr=True).print(
             f"{len(self._cells)} cells, {done} already done; distinct stages: {stages}", highlight=False, soft_wrap=True
         )
+        if done == len(self._cells):
+            # Starting workers only to find that there is nothing to do would take longer than all the rest.
+            raise SystemExit(0)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the state of every cell and where each failure's traceback lies; exit status 1 if any failed."""

@@ -81,6 +81,7 @@ def _row(prompt: EvaluationPrompt, ids: list[int], encoder: Encoder) -> dict[str
         "tokens": length,
         "ended": length < len(ids),
         "reference": prompt.reference,
+        "reference_tokens": None if prompt.reference is None else encoder.length(prompt.reference),
     }
 
 

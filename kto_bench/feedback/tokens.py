@@ -88,6 +88,10 @@ class Encoder:
         """``completion`` of many texts in one call of the tokenizer."""
         return [self._end_completion(ids) for ids in self._encode(texts, control=False)]
 
+    def length(self, text: str) -> int:
+        """The number of tokens of a whole completion, without its end token."""
+        return len(self._encode([text], control=False)[0])
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion's ids, without control tokens."""
         # by id: some tokenizers decode a control token as another text than its name, which skipping by name overlooks

@@ -140,9 +140,10 @@ def test_prompts_are_encoded_as_in_training(folder, tokenizer, encoder, family):
     assert [row["value"] for row in rows if row["metric"] == "acc"] == expected
 
 
-def test_generation_stops_at_the_template_s_end_token(folder, tokenizer):
-    """Unless <|end|> stops it, this policy goes on to say "paris rome", which is no exact match."""
-    model = bigram_model(tokenizer, {"<|assistant|>": "paris", "paris": "<|end|>", "<|end|>": "rome", "rome": "</s>"})
+@pytest.mark.parametrize("end", ["<|end|>", "</s>"])
+def test_generation_stops_at_the_template_s_end_token_and_at_eos(folder, tokenizer, end):
+    """Unless the end token stops it, this policy goes on to say "paris rome", which is no exact match."""
+    model = bigram_model(tokenizer, {"<|assistant|>": "paris", "paris": end, end: "rome"}, otherwise="rome")
     scores, rows = run(folder, tokenizer, "tiny_generate", model=model)
     assert [row["value"] for row in rows if row["metric"] == "exact_match,first"] == [1.0, 0.0, 0.0]
     assert scores["tiny_generate"]["chat_template"] is True
@@ -162,11 +163,11 @@ def test_few_shot_examples_are_turns_and_follow_the_seed(folder, tokenizer):
     model = build_model("llama", positions=128)
     benchmarks = Benchmarks(tasks=("tiny_choice",), include_path=str(folder), num_fewshot=1)
     ids = []
-    for seed in (0, 0, 1, 2, 3):
+    for seed in (0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3):
         scores, _ = benchmarks.run(model, tokenizer, seed)
         assert scores["tiny_choice"]["num_fewshot"] == 1
         ids.append(scores["tiny_choice"]["first_token_ids"])
-    assert ids[0] == ids[1]
+    assert len({tuple(one) for one in ids[:8]}) == 1
     assert len({tuple(one) for one in ids}) > 1
     shown = tokenizer.decode(ids[0])
     assert shown.startswith("<s> <|user|> capital of")
