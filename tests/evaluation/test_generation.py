@@ -127,7 +127,7 @@ def test_rows_carry_the_prompt_and_progress_is_told(encoder):
     assert [row["prompt_id"] for row in rows] == [prompt.id for prompt in MIXED]
     assert [row["reference"] for row in rows] == [prompt.reference for prompt in MIXED]
     assert rows[1]["prompt"] == [{"role": "user", "content": "capital of france"}]
-    assert set(rows[0]) == {"prompt_id", "prompt", "completion", "tokens", "ended", "reference"}
+    assert set(rows[0]) == {"prompt_id", "prompt", "completion", "tokens", "ended", "reference", "reference_tokens"}
 
 
 def test_refuses_repeated_ids_and_too_many_positions(encoder):
