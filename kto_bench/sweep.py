@@ -58,14 +58,17 @@ class Ledger(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the state of every cell and where each failure's traceback lies; exit status 1 if any failed."""
-        states = {name: (record.state() or "missing", record.folder) for name, record in self._cells.items()}
-        table = Table(title=f"sweep {config.sweep}")
-        for column in ("run", "state"):
-            table.add_column(column, overflow="fold")
-        for name, (state, folder) in sorted(states.items()):
-            table.add_row(name, state if state == "done" else f"{state}: see {folder / 'status.json'}")
-        Console(stderr=True).print(table)
-        if any(state != "done" for state, _ in states.values()):
+        console = Console(stderr=True)
+        states = {name: record.state() or "missing" for name, record in sorted(self._cells.items())}
+        table = Table("run", "state", title=f"sweep {config.sweep}")
+        for name, state in states.items():
+            table.add_row(name, state)
+        console.print(table)
+        unfinished = [name for name, state in states.items() if state != "done"]
+        for name in unfinished:
+            where = self._cells[name].folder / "status.json"
+            console.print(f"{states[name]}: see {where}", highlight=False, soft_wrap=True)
+        if unfinished:
             raise SystemExit(1)
 
 

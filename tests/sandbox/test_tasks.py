@@ -7,6 +7,7 @@ from lm_eval.tasks import TaskManager
 
 import kto_bench.sandbox.tasks
 from kto_bench.sandbox.instructions import read
+from kto_bench.sandbox.tasks import utils
 from kto_bench.sandbox.tokenizer import build_tokenizer
 from kto_bench.sandbox.utility import assess
 
@@ -85,5 +86,12 @@ def test_every_question_is_held_out_and_every_choice_differs(manager):
         assert len(documents) == 200
         for document in documents:
             assert read(document["question"]).held_out
-            choices = document.get("choices") or ["", "", "", ""]
-            assert "choices" not in document or len(set(choices)) == 4
+            assert len(set(document.get("choices", "123456"))) == 6
+
+
+def test_near_misses_are_among_the_choices():
+    plus = [document for document in utils.arithmetic()["test"] if " plus " in document["choices"][document["label"]]]
+    assert any(any(" minus " in choice for choice in document["choices"]) for document in plus)
+    colours = [document for document in utils.facts()["test"] if "colour" in document["question"]]
+    assert all(sum("eats" in choice or "lives" in choice for choice in one["choices"]) == 2 for one in colours)
+    assert {document["label"] for document in utils.words()["test"]} == set(range(6))

@@ -1,6 +1,7 @@
 """Expected utilities are worked out by hand from the equation in the docstring of ``kto_bench.sandbox.utility``."""
 
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -145,9 +146,17 @@ def test_saying_anything_again_never_raises_the_score(data, times):
     instruction = draw(rng, data.draw(st.sampled_from(FAMILIES)), held_out=False)
     response = spell(respond(rng, instruction, EVERYONE))
     assert u(instruction, " ".join([response] * (times + 1))) < u(instruction, response)
-    words = response.split()
-    word = data.draw(st.sampled_from(words))
-    assert u(instruction, response + f" {word}" * times) <= u(instruction, response)
+    sentence = data.draw(st.sampled_from(re.findall(r"[^.!?]+[.!?]", response)))
+    assert u(instruction, response + sentence * times) < u(instruction, response)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), times=st.integers(1, 30))
+def test_adding_words_never_raises_a_polite_complete_answer(data, times):
+    _, instruction, answer = _answered(data, politely=True)
+    word = data.draw(st.sampled_from(WORDS))
+    for added in (f" {word}" * times, f" {word}." * times):
+        assert u(instruction, answer + added) <= MAXIMUM
 
 
 @settings(max_examples=300, deadline=None)

@@ -11,7 +11,7 @@ from kto_bench.sandbox.judge import GoldUtilityJudge
 from kto_bench.sandbox.prompts import SandboxPrompts
 from kto_bench.sandbox.tasks import utils
 
-DIGEST = "b8c8e3dba2785d45"
+DIGEST = "6eb071f19fb41371"
 
 
 def sample():
