@@ -64,7 +64,13 @@ def states(folder: Path, sweep: str) -> dict[str, str]:
 def test_help_shows_commands_choices_and_fields(folder: Path) -> None:
     done = run(folder, "--help")
     assert done.returncode == 0
-    for text in ("kto-bench -m +sweeps=quickstart", "loss: dpo, kto", "sweeps: quickstart", "learning_rate:", "Exit status"):
+    for text in (
+        "kto-bench -m +sweeps=quickstart",
+        "loss: dpo, kto",
+        "sweeps: quickstart",
+        "learning_rate:",
+        "Exit status",
+    ):
         assert text in done.stdout
 
 
@@ -111,7 +117,9 @@ def test_a_multirun_in_worker_processes_and_its_relaunch(folder: Path) -> None:
     cells = small("loss=none,dpo,kto", "seed=0,1", "hydra/launcher=processes", "hydra.launcher.n_jobs=2")
     first = run(folder, "-m", *cells)
     assert first.returncode == 0, first.stderr
-    assert states(folder, "small") == {f"{loss}-base-tiny-s{s}": "done" for loss in ("none", "dpo", "kto") for s in (0, 1)}
+    assert states(folder, "small") == {
+        f"{loss}-base-tiny-s{s}": "done" for loss in ("none", "dpo", "kto") for s in (0, 1)
+    }
     times = {path: path.stat().st_mtime_ns for path in (folder / "results" / "small").rglob("*") if path.is_file()}
     second = run(folder, "-m", *cells)
     assert second.returncode == 0, second.stderr

@@ -69,17 +69,19 @@ def assess(instruction: Instruction, response: str) -> Assessment:
     words = units(response)
     sentences, cut_off = _sentences(words)
     said: set[Reading] = set()
-    garbled = repeats = 0
+    understood = garbled = 0
     subject = instruction.arguments[0] if instruction.family in ("fact", "describe") else None
-    for text in sentences:
+    different = dict.fromkeys(sentences)  # said word for word again, a sentence adds nothing, whatever "it" is by then
+    for text in different:
         reading = _read(text, subject, instruction)
-        garbled += reading is None
-        key = reading or ("garbled", text)
-        repeats += key in said
-        said.add(key)
-        if key[0] == "claim":
-            subject = key[1]
-    said = {reading for reading in said if reading[0] != "garbled"}
+        if reading is None:
+            garbled += 1
+            continue
+        understood += 1
+        said.add(reading)
+        if reading[0] == "claim":
+            subject = reading[1]
+    repeats = len(sentences) - len(different) + understood - len(said)
     expressed = {reading[1] for reading in said if reading[0] == "phrase"}
     return Assessment(
         completeness=_completeness(instruction, said),

@@ -145,9 +145,9 @@ def test_saying_anything_again_never_raises_the_score(data, times):
     rng = random.Random(data.draw(st.integers(0, 2**32)))
     instruction = draw(rng, data.draw(st.sampled_from(FAMILIES)), held_out=False)
     response = spell(respond(rng, instruction, EVERYONE))
-    assert u(instruction, " ".join([response] * (times + 1))) < u(instruction, response)
+    assert u(instruction, " ".join([response] * (times + 1))) <= u(instruction, response)
     sentence = data.draw(st.sampled_from(re.findall(r"[^.!?]+[.!?]", response)))
-    assert u(instruction, response + sentence * times) < u(instruction, response)
+    assert u(instruction, response + sentence * times) <= u(instruction, response)
 
 
 @settings(max_examples=300, deadline=None)
