@@ -23,7 +23,7 @@ demo: $(VENV)/.installed ## set up from nothing, run the quickstart sweep on the
 	@echo "== the report: file://$(CURDIR)/reports/quickstart/index.html"
 
 test: $(VENV)/.installed-test ## set up from nothing and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed-test ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from places import ROOT
 from tiny import tiny_model, tiny_tokenizer
 
 BIN = Path(sys.executable).parent

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from places import ROOT
 
 from kto_bench.__main__ import explain
 from kto_bench.component import ConfigError

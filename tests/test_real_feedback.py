@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from places import ROOT
 
 from kto_bench.config import resolve
 from kto_bench.feedback.importers.__main__ import main as importer

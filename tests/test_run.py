@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from hydra import compose, initialize_config_dir
+from places import ROOT
 from wandb_file import summarise
 
 from kto_bench.config import Config, resolve
