@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from kto_bench.component import Component, ConfigError
 from kto_bench.feedback.templates import apply_template_choice
+from kto_bench.seeds import derive
+from kto_bench.training.config import PretrainConfig
 
 POINTER = "checkpoint.json"
 Progress = Callable[[int, int], None]
@@ -91,18 +93,6 @@ class Corpus(Component):
         raise TypeError(f"{type(self).__name__} does not define stream()")
 
 
-class PretrainConfig(Component):
-    """How a model is trained from scratch: next-token prediction, AdamW, cosine schedule."""
-
-    tokens: int = Field(gt=0)
-    sequence_tokens: int = Field(64, ge=2)
-    sequences_per_step: int = Field(8, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
-    warmup_fraction: float = Field(0.05, ge=0, le=1)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-
-
 class Scratch(ModelSource):
     """A model pretrained here from random weights, as an ordinary stage."""
 
@@ -139,7 +129,9 @@ class Scratch(ModelSource):
         from kto_bench.training.pretrain import pretrain
 
         tokenizer = self.corpus.tokenizer()
-        save_policy(folder, pretrain(self, tokenizer, seed, progress), tokenizer)
+        stream = self.corpus.stream(self.pretrain.whole_tokens, derive(seed, "corpus"))
+        model = pretrain(self.architecture, tokenizer, stream, self.pretrain, derive(seed, "initialisation"), progress)
+        save_policy(folder, model, tokenizer)
 
 
 def load_policy(folder: Path) -> Any:

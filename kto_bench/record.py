@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,15 +78,6 @@ class Record:
         text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str)
         write_atomically(self.folder / name, text + "\n")
 
-    def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write one JSON-lines file, atomically."""
-        write_atomically(self.folder / name, to_lines(rows))
-
-    def append_line(self, name: str, row: Mapping[str, Any]) -> None:
-        """Add a line to a JSON-lines file as it happens."""
-        with (self.folder / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
     def _status(self, state: str, **more: Any) -> None:
         status = {
             "state": state,
@@ -102,19 +93,6 @@ class Record:
             **more,
         }
         self.write_json("status.json", status)
-
-
-def to_lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as JSON lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file, split on line feeds only; [] where there is none."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="\n") as file:
-        return [json.loads(line) for line in file]
 
 
 def environment() -> dict[str, Any]:

@@ -17,6 +17,8 @@ from typing import Any
 
 import pandas as pd
 
+from kto_bench.lines import read_lines
+
 LABELS = ("loss", "start", "model", "feedback", "seed")
 KEYS = ["run", "setting", "start", "method", "seed", "loss", "model", "feedback"]
 """Columns that every table begins with (see ``Sweep``)."""
@@ -57,7 +59,10 @@ class Record:
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The objects in the JSON-lines file ``name``; a half-written last line is left out."""
-        return read_lines(self.folder / name)
+        try:
+            return read_lines(self.folder / name)
+        except ValueError as error:
+            raise RecordError(f"{error}; delete the run's folder and launch the sweep again") from error
 
 
 @dataclass(frozen=True)
@@ -188,25 +193,6 @@ def available(results: str | Path = "results") -> list[str]:
     root = Path(results)
     folders = [folder for parent in (root, root / "reference") if parent.is_dir() for folder in parent.iterdir()]
     return sorted({folder.name for folder in folders if folder.name != "reference" and _run_folders(folder)})
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; empty if there is none.
-
-    A last line that does not parse is what a killed run leaves, and is left out. Raises RecordError for any other.
-    """
-    if not path.is_file():
-        return []
-    lines = path.read_bytes().split(b"\n")
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                if any(later.strip() for later in lines[number:]):
-                    raise RecordError(f"{path}, line {number}: not JSON ({error}); delete the run's folder") from error
-    return rows
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -21,7 +21,8 @@ from filelock import FileLock
 
 from kto_bench.config import Config
 from kto_bench.evaluation.guards import score_guards
-from kto_bench.record import Record, read_lines
+from kto_bench.lines import append_line, read_lines
+from kto_bench.record import Record
 from kto_bench.screen import Screen
 from kto_bench.stages import Stages, Watch
 from kto_bench.store import Fetched, Stage, Store, fingerprint_of
@@ -112,7 +113,7 @@ def _run(config: Config, record: Record, screen: Screen) -> None:
     with WandbMirror(config, record.folder.name, record.fingerprint) as mirror:
 
         def on_metrics(metrics: Any) -> None:
-            record.append_line("metrics.jsonl", metrics)
+            append_line(record.folder / "metrics.jsonl", metrics)
             mirror.log(metrics)
 
         described = plan(config, Watch(screen, on_metrics))

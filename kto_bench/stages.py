@@ -18,10 +18,10 @@ from kto_bench.feedback.batches import schedule, units_of
 from kto_bench.feedback.conversions import as_demonstrations, split_by_prompt
 from kto_bench.feedback.tokens import Encoder, TokenisedFeedback, tokenise
 from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_rows
+from kto_bench.lines import read_lines, write_lines
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
 from kto_bench.models import load_policy, load_tokenizer, pad_id_of, save_policy
-from kto_bench.record import read_lines, to_lines
 from kto_bench.screen import Advance, Screen
 from kto_bench.seeds import derive
 from kto_bench.store import Stage
@@ -180,7 +180,7 @@ class Stages:
             model = load_policy(inputs["policy"]).to(_device())
             questions = prompts.load(Feedback(kind, heldout))
             rows = generate(model, encoder, questions, generation, derive(config.run.seed, "generate"), advance)
-            (folder / "completions.jsonl").write_text(to_lines(rows), encoding="utf-8")
+            write_lines(folder / "completions.jsonl", rows)
 
         return self._stage("generate", settings, inputs, build)
 
@@ -195,8 +195,8 @@ class Stages:
             from kto_bench.evaluation.head_to_head import judge as judge_completions
 
             rows = read_lines(inputs["generate"] / "completions.jsonl")
-            judgements, summary = judge_completions(rows, judge, folder)
-            (folder / "judgements.jsonl").write_text(to_lines(judgements), encoding="utf-8")
+            judgements, summary = judge_completions(rows, judge, folder, progress=advance)
+            write_lines(folder / "judgements.jsonl", judgements)
             (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
 
         return self._stage("judge", {"judge": judge.identity()}, {"generate": self.generate}, build)
@@ -210,8 +210,8 @@ class Stages:
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
             model = load_policy(inputs["policy"]).to(_device())
-            scores, rows = benchmarks.run(model, load_tokenizer(inputs["policy"]), derive(seed, "benchmark"))
-            (folder / "benchmarks.jsonl").write_text(to_lines(rows), encoding="utf-8")
+            scores, rows = benchmarks.run(model, load_tokenizer(inputs["policy"]), derive(seed, "benchmark"), advance)
+            write_lines(folder / "benchmarks.jsonl", rows)
             (folder / "scores.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
 
         settings = {"benchmarks": benchmarks.identity(), "seed": seed}

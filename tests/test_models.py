@@ -17,7 +17,6 @@ from kto_bench.models import (
     POINTER,
     Corpus,
     ModelSource,
-    PretrainConfig,
     Pretrained,
     Scratch,
     load_policy,
@@ -25,6 +24,7 @@ from kto_bench.models import (
     pad_id_of,
     save_policy,
 )
+from kto_bench.training.config import PretrainConfig
 
 PROMPT = [{"role": "user", "content": "w1 w2"}]
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from kto_bench.results import RecordError, Sweep, available, flatten, read_lines, varying
+from kto_bench.results import RecordError, Sweep, available, flatten, varying
 
 
 def write(folder, name, *rows, lines=False):
@@ -75,26 +75,6 @@ def test_tables_without_rows_still_have_their_columns(tmp_path):
     assert sweep.outcomes.empty
     assert {"setting", "start", "method", "seed", "prompt_id", "preference"} <= set(sweep.outcomes)
     assert {"task", "metric", "doc_id", "value"} <= set(sweep.benchmarks)
-
-
-@pytest.mark.parametrize("tail", [b'{"step": 3, "lo', b'{"step": 3, "note": "\xc3', b"", b"\n"])
-def test_a_half_written_last_line_is_left_out(tmp_path, tail):
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + tail)
-    assert read_lines(path) == [{"step": 1}, {"step": 2}]
-
-
-def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"step": 1}\n{"st\n{"step": 3}\n')
-    with pytest.raises(RecordError, match=r"metrics\.jsonl, line 2"):
-        read_lines(path)
-
-
-def test_a_last_line_without_newline_counts_if_it_is_whole(tmp_path):
-    (tmp_path / "x.jsonl").write_bytes(b'{"step": 1}\n{"step": 2}')
-    assert read_lines(tmp_path / "x.jsonl") == [{"step": 1}, {"step": 2}]
-    assert read_lines(tmp_path / "absent.jsonl") == []
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text('{"state": "do')])

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from places import ROOT
+from pydantic import Field
 from wandb_file import summarise
 
 from kto_bench.config import Config, resolve
+from kto_bench.losses import Completions, FeedbackKind, Loss, Output
+from kto_bench.results import Sweep
 from kto_bench.run import describe, execute
 from kto_bench.store import Store
 from kto_bench.tracking import wandb_id
@@ -65,6 +69,18 @@ def make(tmp_path: Path, checkpoint: Path) -> MakeConfig:
         return resolve(compose("config", [*base, *overrides]))
 
     return config
+
+
+class Hinge(Loss):
+    """max(0, 1 - beta * (log-ratio of chosen - log-ratio of rejected)): the README's example of a new loss."""
+
+    feedback: ClassVar[FeedbackKind] = "paired"
+    needs_reference: ClassVar[bool] = True
+    beta: float = Field(0.1, gt=0)
+
+    def __call__(self, chosen: Completions, rejected: Completions) -> Output:
+        margin = self.beta * (chosen.log_ratio - rejected.log_ratio)
+        return Output(losses=torch.relu(1 - margin))
 
 
 def read(path: Path) -> Any:
@@ -226,3 +242,16 @@ def test_wandb_mirrors_offline_and_is_closed(
     if state == "done":
         assert mirrored["steps"] == 3
         assert "guards/mean_tokens" in mirrored["summary"]
+
+
+def test_a_new_loss_is_one_file_and_one_yaml(make: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "loss").mkdir(parents=True)
+    (tmp_path / "conf" / "loss" / "hinge.yaml").write_text(
+        f"# @package _global_\nloss: {{name: hinge, _target_: {__name__}.Hinge, beta: 0.5}}\n"
+    )
+    config = make(f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "loss=hinge")
+    assert execute(config) == "done"
+    sweep = Sweep.load("adhoc", results=tmp_path / "results")
+    assert sweep.runs["loss"].tolist() == ["hinge"]
+    assert sweep.training["training_loss"].iloc[0] == pytest.approx(1.0)
+    assert sweep.training["training_loss"].iloc[-1] != pytest.approx(1.0)

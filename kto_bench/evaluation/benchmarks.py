@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.util
 import math
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,9 @@ class Benchmarks(Component):
         with quiet():
             self._task_manager()
 
-    def run(self, model: Any, tokenizer: Any, seed: int) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    def run(
+        self, model: Any, tokenizer: Any, seed: int, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
         """Evaluate a transformers causal language model: (scores by task, rows of benchmarks.jsonl).
 
         A score is {"metric", "filter", "value", "stderr", "n", "version", "num_fewshot", "metrics", "chat_template",
@@ -73,14 +76,14 @@ class Benchmarks(Component):
         counts over all tasks the requests that did not fit the model. A group (such as mmlu) has a score but no rows of
         its own. A row is {"task", "metric", "doc_id", "value"}; metrics without a number per document have none.
 
-        ``seed`` draws few-shot examples and anything that a task samples.
+        ``seed`` draws few-shot examples and anything that a task samples. ``progress(done, total)`` counts requests.
 
         Raises EvaluationError where a task fails, an outcome is not a number or a prompt starts with two BOS, and
         ConfigError where the chat template is missing or ``metrics`` names an unknown metric.
         """
         if self.apply_chat_template and not tokenizer.chat_template:
             raise ConfigError("benchmarks.apply_chat_template: the tokenizer has no chat template; set it to false")
-        results, lm = self._evaluate(model, tokenizer, seed)
+        results, lm = self._evaluate(model, tokenizer, seed, progress)
         rows = [row for task, samples in results["samples"].items() for row in _rows(task, samples)]
         scores = {}
         for task, metrics in results["results"].items():
@@ -100,21 +103,27 @@ class Benchmarks(Component):
             }
         return scores, rows
 
-    def _evaluate(self, model: Any, tokenizer: Any, seed: int) -> tuple[dict[str, Any], Any]:
+    def _evaluate(
+        self, model: Any, tokenizer: Any, seed: int, progress: Callable[[int, int], None]
+    ) -> tuple[dict[str, Any], Any]:
         # lm_eval.evaluate rather than simple_evaluate, which also runs pip and git each time to describe the machine
         # (2 of the 3 seconds that three small tasks take) and lets git write to the console.
-        with quiet():
+        with quiet() as loud:
             import lm_eval
             from transformers import set_seed
 
             from kto_bench.evaluation.generation import evaluation_mode
             from kto_bench.evaluation.policy_lm import PolicyLM
 
+            def told(done: int, total: int) -> None:
+                with loud():
+                    progress(done, total)
+
             manager = self._task_manager()
             set_seed(seed)
             try:
                 with evaluation_mode(model):
-                    lm = PolicyLM(model, tokenizer, self.batch_size, chat=self.apply_chat_template)
+                    lm = PolicyLM(model, tokenizer, self.batch_size, chat=self.apply_chat_template, progress=told)
                     tasks = manager.load(list(self.tasks))
                     self._set_fewshot(tasks["tasks"], seed)
                     results = lm_eval.evaluate(

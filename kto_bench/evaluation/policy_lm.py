@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,11 +28,15 @@ class PolicyLM(HFLM):
     EvaluationError for a prompt that starts with two BOS.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: int, *, chat: bool) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, batch_size: int, *, chat: bool, progress: Callable[[int, int], None]
+    ) -> None:
         tokenizer = copy.deepcopy(tokenizer)  # HFLM may give it a padding token
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.encoder = Encoder(tokenizer, _UNLIMITED, _UNLIMITED) if chat else None
         self.truncated = 0
+        self._progress = progress
+        self._done = self._total = 0
         self._prompts: dict[str, tuple[list[int], str]] = {}  # rendered chat -> ids, start of the answer
 
     @property
@@ -85,12 +91,31 @@ class PolicyLM(HFLM):
         return ids, mask
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """As in lm-eval, without its progress bars."""
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        """As in lm-eval, with the suite's progress instead of its bars."""
+        with self._counted(len(requests)):
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """As in lm-eval, without its progress bars."""
-        return super().generate_until(requests, disable_tqdm=disable_tqdm)
+        """As in lm-eval, with the suite's progress instead of its bars."""
+        with self._counted(len(requests)):
+            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+
+    @contextlib.contextmanager
+    def _counted(self, requests: int) -> Iterator[None]:
+        """Progress over ``requests`` more; a forward pass may serve several, so the count is set right at the end."""
+        self._total += requests
+        yield
+        self._advance(self._total - self._done)
+
+    def _advance(self, rows: int) -> None:
+        self._done = min(self._done + rows, self._total)
+        if self._total:
+            self._progress(self._done, self._total)
+
+    def _model_call(self, inps: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        logits = super()._model_call(inps, *arguments, **options)
+        self._advance(len(inps))
+        return logits
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         if context in self._prompts:
@@ -126,4 +151,6 @@ class PolicyLM(HFLM):
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any) -> torch.Tensor:
         end_ids = self.encoder.end_ids if self.encoder else (self.eot_token_id,)
-        return super()._model_generate(context, max_length, stop, eos_token_id=list(end_ids), **options)
+        generated = super()._model_generate(context, max_length, stop, eos_token_id=list(end_ids), **options)
+        self._advance(len(context))
+        return generated

@@ -1,4 +1,4 @@
-"""How a policy is trained: the settings that all losses share."""
+"""How a policy is trained: the settings that all losses share, and those of pretraining."""
 
 from __future__ import annotations
 
@@ -36,3 +36,32 @@ class TrainConfig(BaseModel):
     def identity(self) -> dict[str, object]:
         """What changes the trained weights: everything but how a step is split."""
         return self.model_dump(mode="json", exclude={"micro_batch_size", "gradient_checkpointing"})
+
+
+class PretrainConfig(BaseModel):
+    """How a model is trained from scratch: next-token prediction, AdamW, cosine schedule."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: int = Field(gt=0)
+    sequence_tokens: int = Field(64, ge=2)
+    sequences_per_step: int = Field(8, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+    warmup_fraction: float = Field(0.05, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in the batch of one optimiser step."""
+        return self.sequences_per_step * self.sequence_tokens
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps, at least one."""
+        return max(1, self.tokens // self.tokens_per_step)
+
+    @property
+    def whole_tokens(self) -> int:
+        """``tokens`` rounded down to whole steps."""
+        return self.steps * self.tokens_per_step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import defaultdict
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from kto_bench.feedback.batches import Step, desirable_of, micro_batches
 from kto_bench.feedback.tokens import TokenisedFeedback
+from kto_bench.lines import append_line
 from kto_bench.losses import Completions, Loss, Output
 from kto_bench.training.config import TrainConfig
 from kto_bench.training.logprobs import completion_log_probs
@@ -71,20 +71,18 @@ class Trainer:
         optimiser, scheduler = build_optimiser(self.policy, self._config, len(steps))
         self.policy, optimiser = self._accelerator.prepare(self.policy, optimiser)
         offset = 0
-        with (folder / "metrics.jsonl").open("w") as metrics_file, (folder / "timing.jsonl").open("w") as timing_file:
-            for number, step in enumerate(steps, start=1):
-                started = time.perf_counter()
-                metrics = self._step(number, step, offset, optimiser)
-                offset += len(step.mismatched)
-                metrics = {"step": number, "completions": number * step.units.size, **metrics}
-                metrics["learning_rate"] = float(scheduler.get_last_lr()[0])
-                scheduler.step()
-                seconds = time.perf_counter() - started
-                timing = {"step": number, "wall_seconds": seconds, "tokens_per_second": self._tokens(step) / seconds}
-                for file, values in ((metrics_file, metrics), (timing_file, timing)):
-                    file.write(json.dumps(values) + "\n")
-                    file.flush()
-                on_step(metrics, timing)
+        for number, step in enumerate(steps, start=1):
+            started = time.perf_counter()
+            metrics = self._step(number, step, offset, optimiser)
+            offset += len(step.mismatched)
+            metrics = {"step": number, "completions": number * step.units.size, **metrics}
+            metrics["learning_rate"] = float(scheduler.get_last_lr()[0])
+            scheduler.step()
+            seconds = time.perf_counter() - started
+            timing = {"step": number, "wall_seconds": seconds, "tokens_per_second": self._tokens(step) / seconds}
+            append_line(folder / "metrics.jsonl", metrics)
+            append_line(folder / "timing.jsonl", timing)
+            on_step(metrics, timing)
         self.policy = self._accelerator.unwrap_model(self.policy)
 
     def _step(self, number: int, step: Step, offset: int, optimiser: torch.optim.Optimizer) -> Metrics:

@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
-from kto_bench.seeds import derive
-
-if TYPE_CHECKING:
-    from kto_bench.models import Progress, Scratch
+from kto_bench.training.config import PretrainConfig
 
 
-def pretrain(source: Scratch, tokenizer: Any, seed: int, progress: Progress) -> Any:
-    """A model of ``source.architecture`` trained on ``source.pretrain.tokens`` tokens of its corpus.
+def pretrain(
+    architecture: dict[str, Any],
+    tokenizer: Any,
+    stream: np.ndarray,
+    settings: PretrainConfig,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Any:
+    """A model initialised from ``seed`` and trained once through ``stream``.
 
-    Initialisation and corpus have streams of their own, both derived from ``seed``.
+    ``architecture`` holds ``model_type`` and the fields of that configuration of transformers; the vocabulary and the
+    special tokens are the tokenizer's. ``stream`` is (settings.whole_tokens,) token ids.
     """
-    settings = source.pretrain
-    torch.manual_seed(derive(seed, "initialisation"))
-    architecture = {**source.architecture}
+    torch.manual_seed(seed)
+    fields = dict(architecture)
     config = AutoConfig.for_model(
-        architecture.pop("model_type"),
+        fields.pop("model_type"),
         vocab_size=len(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        **architecture,
+        **fields,
     )
     model = AutoModelForCausalLM.from_config(config)
-    tokens_per_step = settings.sequences_per_step * settings.sequence_tokens
-    steps = max(1, settings.tokens // tokens_per_step)
-    stream = torch.from_numpy(source.corpus.stream(steps * tokens_per_step, derive(seed, "corpus"))).long()
-    batches = stream.view(steps, settings.sequences_per_step, settings.sequence_tokens)
+    batches = torch.from_numpy(stream).long().view(settings.steps, settings.sequences_per_step, -1)
 
     accelerator = Accelerator()
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
-    scheduler = get_cosine_schedule_with_warmup(optimiser, round(settings.warmup_fraction * steps), steps)
+    warmup = round(settings.warmup_fraction * settings.steps)
+    scheduler = get_cosine_schedule_with_warmup(optimiser, warmup, settings.steps)
     model, optimiser = accelerator.prepare(model.train(), optimiser)
     for step, batch in enumerate(batches, start=1):
         ids = batch.to(accelerator.device)
@@ -49,5 +53,5 @@ def pretrain(source: Scratch, tokenizer: Any, seed: int, progress: Progress) -> 
         optimiser.step()
         scheduler.step()
         optimiser.zero_grad(set_to_none=True)
-        progress(step, steps)
+        progress(step, settings.steps)
     return accelerator.unwrap_model(model)
