@@ -17,15 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from kto_bench.config import Config
 from kto_bench.evaluation.guards import score_guards
 from kto_bench.lines import append_line, read_lines
 from kto_bench.record import Record
 from kto_bench.screen import Screen
 from kto_bench.stages import Stages, Watch
-from kto_bench.store import Fetched, Stage, Store, fingerprint_of
+from kto_bench.store import Fetched, Stage, Store, fingerprint_of, locked
 from kto_bench.tracking import WandbMirror
 
 State = Literal["done", "failed", "cached"]
@@ -85,7 +83,8 @@ def execute(config: Config) -> State:
     locks = settings.artifacts / "runs"
     locks.mkdir(parents=True, exist_ok=True)
     # Two launches of the same sweep at once: the second waits here and then finds the record done.
-    with FileLock(locks / f"{settings.sweep}-{described.name}.lock"):
+    lock = locks / f"{settings.sweep}-{described.name}.lock"
+    with locked(lock, lambda holder: screen.say(f"waiting for {holder} to finish this run")):
         if record.state() == "done":
             screen.say("already done")
             return "cached"

@@ -69,7 +69,7 @@ class Fetched:
 class Store:
     """Artifacts under ``root/<stage>/<fingerprint>/``; safe under ``kill -9`` and any number of processes."""
 
-    def __init__(self, root: Path, on_wait: Callable[[Stage, str], None] | None = None) -> None:
+    def __init__(self, root: Path, on_wait: Callable[[Stage, str], None] = lambda stage, holder: None) -> None:
         """``on_wait(stage, holder)`` is called once when another process is found to be building ``stage``."""
         self.root = root
         self._on_wait = on_wait
@@ -93,7 +93,7 @@ class Store:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Inputs before our own lock: whoever waits for us must not also hold up those who only need the inputs.
         inputs = {name: self.fetch(wanted).folder for name, wanted in stage.inputs.items()}
-        with self._locked(stage):
+        with locked(folder.with_suffix(".lock"), lambda holder: self._on_wait(stage, holder)):
             if self.has(stage):
                 return self._found(stage, cached=True)
             self._build(stage, folder, inputs)
@@ -103,19 +103,6 @@ class Store:
         folder = self.folder(stage)
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return Fetched(folder, manifest["wall_seconds"], cached)
-
-    def _locked(self, stage: Stage) -> FileLock:
-        """Take the lock, saying once who holds it. The operating system frees the lock of a killed process."""
-        path = self.folder(stage).with_suffix(".lock")
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            if self._on_wait is not None:
-                self._on_wait(stage, _holder(path))
-            lock.acquire(poll_interval=0.2)
-        path.with_suffix(".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        return lock
 
     def _build(self, stage: Stage, folder: Path, inputs: dict[str, Path]) -> None:
         # We hold the lock, so any other partial folder of this artifact belongs to a process that was killed.
@@ -144,11 +131,19 @@ class Store:
             raise
 
 
-def _holder(lock: Path) -> str:
+def locked(path: Path, on_wait: Callable[[str], None]) -> FileLock:
+    """Take the lock at ``path``, waiting as long as it takes; release it by leaving it as a context manager.
+
+    ``on_wait(holder)`` is called once if another process holds it. The operating system frees the lock of a killed one.
+    """
+    holder, lock = path.with_suffix(".holder"), FileLock(path)
     try:
-        return lock.with_suffix(".holder").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return "another process"
+        lock.acquire(timeout=1)
+    except Timeout:
+        on_wait(holder.read_text(encoding="utf-8") if holder.exists() else "another process")
+        lock.acquire(poll_interval=0.2)
+    holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    return lock
 
 
 def _sync(path: Path) -> None:
