@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from kto_bench.lines import read_lines
 LABELS = ("loss", "start", "model", "feedback", "seed")
 KEYS = ["run", "setting", "start", "method", "seed", "loss", "model", "feedback"]
 """Columns that every table begins with (see ``Sweep``)."""
+PLACES = ("artifacts", "results", "tracking")
+"""Parts of a configuration that say where things go, and nothing about the run."""
 
 
 class RecordError(ValueError):
@@ -50,7 +52,7 @@ class Record:
 
     @property
     def state(self) -> str:
-        """done, failed, running, skipped or unreadable."""
+        """done, failed, running, skipped, superseded or unreadable."""
         return str(self.status.get("state", "unreadable"))
 
     def json(self, name: str) -> dict[str, Any]:
@@ -72,9 +74,11 @@ class Sweep:
     Every table begins with the columns KEYS. ``setting`` joins the values of those labels, apart from loss, start and
     seed, that vary over the sweep ("" if none does): runs are compared only within a setting. ``method`` is the loss,
     extended by what differs ("kto beta=0.1") where runs with the same labels have different configurations, so that
-    these are never averaged.
+    these are never averaged. A run whose labels and configuration are those of a later one, made before the code of the
+    suite or the content of its data changed, has the state "superseded".
 
-    ``outcomes``, ``benchmarks``, ``completions`` and ``guards`` hold runs that are done; ``runs`` and ``training`` all.
+    ``outcomes``, ``benchmarks``, ``completions`` and ``guards`` hold runs that are done, ``training`` also those that
+    are not yet, ``runs`` all.
     """
 
     name: str
@@ -91,7 +95,7 @@ class Sweep:
         for folder in (root / name, root / "reference" / name):
             records = [Record.read(path) for path in _run_folders(folder)]
             if records:
-                return cls(name, folder, records)
+                return cls(name, folder, _superseded(records))
         sweeps = ", ".join(available(root)) or "none"
         what = "has no runs yet" if (root / name).is_dir() else "does not exist"
         raise RecordError(
@@ -158,7 +162,8 @@ class Sweep:
     ) -> pd.DataFrame:
         parts = []
         for record in self.records:
-            part = pd.DataFrame(rows(record)) if states is None or record.state in states else pd.DataFrame()
+            wanted = record.state in states if states else record.state != "superseded"
+            part = pd.DataFrame(rows(record)) if wanted else pd.DataFrame()
             if len(part):
                 parts.append(pd.concat([pd.DataFrame(self._keys[record.run], index=part.index), part], axis=1))
         table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*KEYS, *columns])
@@ -209,11 +214,30 @@ def varying(configurations: Iterable[dict[str, Any]]) -> list[str]:
     return [key for key in keys if len({json.dumps(row.get(key), sort_keys=True) for row in rows}) > 1]
 
 
+def _superseded(records: list[Record]) -> list[Record]:
+    """The records, with all but the latest of those with equal labels and configuration marked as superseded."""
+    latest: dict[str, Record] = {}
+    identities = {}
+    for record in records:
+        config = {key: value for key, value in record.json("config.json").items() if key not in PLACES}
+        identities[record.run] = identity = json.dumps([record.labels, config], sort_keys=True)
+        if config and str(record.status.get("started")) >= str(latest.get(identity, record).status.get("started")):
+            latest[identity] = record
+    marked = []
+    for record in records:
+        newer = latest.get(identities[record.run], record)
+        if newer is not record and record.state != "unreadable":
+            reason = f"made with other code or data than {newer.run}, which is later; delete this folder"
+            record = replace(record, status={**record.status, "state": "superseded", "reason": reason})
+        marked.append(record)
+    return marked
+
+
 def _variants(records: list[Record]) -> dict[str, str]:
     """What tells runs with the same labels apart, by run: configuration values, or else the run's name."""
     same_labels = defaultdict(list)
     for record in records:
-        if record.state != "unreadable":
+        if record.state not in ("unreadable", "superseded"):
             same_labels[json.dumps(record.labels, sort_keys=True)].append(record)
     differing: dict[str, dict[str, None]] = defaultdict(dict)
     for group in same_labels.values():
@@ -222,7 +246,7 @@ def _variants(records: list[Record]) -> dict[str, str]:
             differing[group[0].labels["loss"]] |= dict.fromkeys(keys or [""])
     variants = {}
     for record in records:
-        if record.labels["loss"] in differing and record.state != "unreadable":
+        if record.labels["loss"] in differing and record.state not in ("unreadable", "superseded"):
             config = flatten(record.json("config.json"))
             parts = [
                 f"{key.rpartition('.')[2]}={config.get(key)}" if key else f"[{record.run.rpartition('-')[2]}]"

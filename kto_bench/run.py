@@ -109,7 +109,7 @@ def _run(config: Config, record: Record, screen: Screen) -> None:
         on_wait=lambda stage, holder: screen.say(f"{stage.name}: waiting for {holder} to finish it"),
     )
 
-    with WandbMirror(config, record.folder.name, record.fingerprint) as mirror:
+    with WandbMirror(config, record.folder.name, record.fingerprint, screen.say) as mirror:
 
         def on_metrics(metrics: Any) -> None:
             append_line(record.folder / "metrics.jsonl", metrics)

@@ -173,11 +173,12 @@ class Stages:
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
             from kto_bench.evaluation.generation import generate
+            from kto_bench.training.device import pick_device
 
             kind = config.feedback.kind()
             heldout = read_rows(inputs["feedback"] / "heldout.jsonl", kind) if prompts.uses_heldout else []
             encoder = _encoder(inputs["policy"], config.train)
-            model = load_policy(inputs["policy"]).to(_device())
+            model = load_policy(inputs["policy"]).to(pick_device())
             questions = prompts.load(Feedback(kind, heldout))
             rows = generate(model, encoder, questions, generation, derive(config.run.seed, "generate"), advance)
             write_lines(folder / "completions.jsonl", rows)
@@ -209,7 +210,9 @@ class Stages:
             return None
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            model = load_policy(inputs["policy"]).to(_device())
+            from kto_bench.training.device import pick_device
+
+            model = load_policy(inputs["policy"]).to(pick_device())
             scores, rows = benchmarks.run(model, load_tokenizer(inputs["policy"]), derive(seed, "benchmark"), advance)
             write_lines(folder / "benchmarks.jsonl", rows)
             (folder / "scores.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
@@ -271,12 +274,12 @@ class Stages:
     def _save_reference(
         self, folder: Path, policy: Path, prompts: list[list[int]], completions: list[list[int]], advance: Advance
     ) -> None:
-        from kto_bench.training.loop import make_accelerator
+        from kto_bench.training.device import autocast, pick_device
         from kto_bench.training.reference import save_reference
 
-        accelerator = make_accelerator(self._config.train)
-        with accelerator.autocast():
-            model = load_policy(policy).to(accelerator.device)
+        device = pick_device()
+        model = load_policy(policy).to(device)
+        with autocast(device, self._config.train.precision):
             save_reference(folder, model, prompts, completions, pad_id_of(load_tokenizer(policy)), advance)
 
 
@@ -305,9 +308,3 @@ def _note(metrics: Metrics, timing: Metrics) -> str:
     shown = [("loss", "loss"), ("rewards/margin", "margin"), ("rewards/desirable", "desirable"), ("kl_raw", "KL")]
     parts = [f"{label} {metrics[key]:.3f}" for key, label in shown if key in metrics]
     return " · ".join([*parts, f"{timing['tokens_per_second']:,.0f} tokens/s"])
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,7 +6,7 @@ The files under ``results/`` are the record; losing W&B loses nothing, and nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -39,9 +39,9 @@ def wandb_id(sweep: str, fingerprint: str) -> str:
 class WandbMirror:
     """A context manager around one W&B run. Leaving it with an exception marks the W&B run as failed."""
 
-    def __init__(self, config: Config, run: str, fingerprint: str) -> None:
-        """Nothing is opened yet."""
-        self._config, self._name, self._fingerprint = config, run, fingerprint
+    def __init__(self, config: Config, run: str, fingerprint: str, say: Callable[[str], None]) -> None:
+        """Nothing is opened yet. ``say`` tells the user when W&B cannot be had."""
+        self._config, self._name, self._fingerprint, self._say = config, run, fingerprint, say
         self._run: Any = None
         self._logged = 0
 
@@ -52,7 +52,17 @@ class WandbMirror:
         import wandb
 
         tracking.folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
+        try:
+            self._run = self._open(tracking)
+        except wandb.errors.Error as error:
+            # Losing the mirror must not lose the run.
+            self._say(f"W&B cannot be had, the run goes on without it: {error}")
+        return self
+
+    def _open(self, tracking: TrackingConfig) -> Any:
+        import wandb
+
+        return wandb.init(
             project=tracking.project,
             entity=tracking.entity,
             id=wandb_id(self._config.run.sweep, self._fingerprint),
@@ -61,11 +71,10 @@ class WandbMirror:
             tags=[str(value) for key, value in self._config.labels.items() if key != "seed"],
             config={**self._config.plain, "labels": self._config.labels},
             dir=str(tracking.folder),
-            mode=tracking.mode,
+            mode="online" if tracking.mode == "online" else "offline",
             resume="allow",
             settings=wandb.Settings(console="off", silent=True, disable_git=True),
         )
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

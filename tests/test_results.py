@@ -121,6 +121,23 @@ def test_runs_with_the_same_labels_are_told_apart_by_configuration(tmp_path):
     }
 
 
+def test_a_later_run_of_the_same_configuration_supersedes_the_earlier_one(tmp_path):
+    """After a change of code or data the same cell has another fingerprint, and so another folder."""
+    for suffix, started, artifacts in (("bb", "2026-01-01", "here"), ("aa", "2026-01-02", "there")):
+        folder = run(tmp_path, suffix=suffix, config={"loss": {"beta": 0.1}, "artifacts": artifacts})
+        write(folder, "status.json", {"state": "done", "started": started})
+        write(folder, "completions.jsonl", completion("p0"), lines=True)
+        write(folder, "metrics.jsonl", {"step": 1, "loss": 0.5}, lines=True)
+    sweep = Sweep.load("s", tmp_path)
+    assert dict(zip(sweep.runs["run"], sweep.runs["state"], strict=True)) == {
+        "kto-sft-m-s0-aa": "done",
+        "kto-sft-m-s0-bb": "superseded",
+    }
+    assert "kto-sft-m-s0-aa" in sweep.runs.set_index("state")["reason"]["superseded"]
+    assert sweep.outcomes["run"].tolist() == sweep.training["run"].tolist() == ["kto-sft-m-s0-aa"]
+    assert set(sweep.runs["method"]) == {"kto"}
+
+
 def test_runs_with_the_same_labels_and_configuration_are_told_apart_by_name(tmp_path):
     run(tmp_path, suffix="aa")
     run(tmp_path, suffix="bb")

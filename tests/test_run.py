@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,12 +15,13 @@ from places import ROOT
 from pydantic import Field
 from wandb_file import summarise
 
+from kto_bench.component import ConfigError
 from kto_bench.config import Config, resolve
 from kto_bench.losses import Completions, FeedbackKind, Loss, Output
 from kto_bench.results import Sweep
 from kto_bench.run import describe, execute
 from kto_bench.store import Store
-from kto_bench.tracking import wandb_id
+from kto_bench.tracking import check_tracking, wandb_id
 
 MakeConfig = Callable[..., Config]
 VOLATILE = {"status.json", "timing.json", "environment.json", "config.json"}
@@ -242,6 +244,39 @@ def test_wandb_mirrors_offline_and_is_closed(
     if state == "done":
         assert mirrored["steps"] == 3
         assert "guards/mean_tokens" in mirrored["summary"]
+
+
+def test_a_run_survives_the_loss_of_wandb(
+    make: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import wandb
+
+    def unreachable(**options: object) -> None:
+        raise wandb.errors.CommError("no network")
+
+    monkeypatch.setattr(wandb, "init", unreachable)
+    assert execute(make("tracking=offline")) == "done"
+    assert "goes on without it: no network" in capsys.readouterr().err
+
+
+def test_online_tracking_without_a_key_is_refused_and_never_asks(
+    make: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match=r"tracking\.mode: 'online' needs a W&B key"):
+        check_tracking(make("tracking=wandb").tracking)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    check_tracking(make("tracking=wandb").tracking)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_policy_and_reference_agree_at_the_start_in_either_precision(make: MakeConfig, precision: str) -> None:
+    """DPO begins at log 2 (up to the rounding of bf16, since batches are cut differently for the reference)."""
+    config = make("loss=dpo", f"train.precision={precision}")
+    assert execute(config) == "done"
+    first = read(describe(config)[1].folder / "metrics.jsonl")[0]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6 if precision == "fp32" else 1e-3)
 
 
 def test_a_new_loss_is_one_file_and_one_yaml(make: MakeConfig, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from kto_bench.feedback.tokens import TokenisedFeedback
 from kto_bench.lines import append_line
 from kto_bench.losses import Completions, Loss, Output
 from kto_bench.training.config import TrainConfig
+from kto_bench.training.device import autocast
 from kto_bench.training.logprobs import completion_log_probs
 from kto_bench.training.optimiser import build_optimiser
 from kto_bench.training.reference import ReferenceLogProbs
@@ -40,11 +41,6 @@ class Cached:
     mismatched: ReferenceLogProbs | None = None
 
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Devices and mixed precision."""
-    return Accelerator(mixed_precision="bf16" if config.precision == "bf16" else "no")
-
-
 class Trainer:
     """Trains a policy on a schedule of steps with one loss."""
 
@@ -52,7 +48,7 @@ class Trainer:
         self, policy: Any, pad_id: int, data: TokenisedFeedback, loss: Loss, config: TrainConfig, cached: Cached
     ) -> None:
         """``cached`` must hold what ``loss`` says it needs."""
-        self._accelerator = make_accelerator(config)
+        self._accelerator = Accelerator()
         self._pad_id, self._data, self._loss, self._config, self._cached = pad_id, data, loss, config, cached
         self._desirable = torch.from_numpy(np.ascontiguousarray(desirable_of(data)))
         if config.gradient_checkpointing:
@@ -135,7 +131,7 @@ class Trainer:
         rows: Sequence[int] | np.ndarray,
     ) -> Completions:
         completions = [self._data.completions[index] for index in indices]
-        with self._accelerator.autocast():
+        with autocast(self._accelerator.device, self._config.precision):
             policy, mask = completion_log_probs(self.policy, prompts, completions, self._pad_id)
         reference = None if cache is None else cache.rows(rows, policy.shape[1]).to(policy.device)
         return Completions(policy, mask, reference)
