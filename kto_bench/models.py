@@ -146,6 +146,14 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
+def positions_of(folder: Path) -> int | None:
+    """How many positions the model of an artifact has; None where its configuration does not say."""
+    from transformers import AutoConfig
+
+    path, revision = _weights_of(folder)
+    return getattr(AutoConfig.from_pretrained(path, revision=revision), "max_position_embeddings", None)
+
+
 def pad_id_of(tokenizer: Any) -> int:
     """The id to pad with: the tokenizer's own, or its end token (padding is masked everywhere)."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -158,19 +166,28 @@ def save_policy(folder: Path, model: Any, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def _pointer(folder: Path) -> dict[str, str]:
+    file = folder / POINTER
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _weights_of(folder: Path) -> tuple[str, str | None]:
+    """Path or hub id, and revision, of the weights of an artifact."""
+    pointer = _pointer(folder)
+    return pointer.get("path", str(folder)), pointer.get("revision")
+
+
 def _load_weights(folder: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
     _without_bars()
-    options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
-    path: str = str(folder)
-    if (folder / POINTER).exists():
-        pointer = json.loads((folder / POINTER).read_text(encoding="utf-8"))
-        path = pointer["path"]
-        options |= {"revision": pointer.get("revision"), "dtype": getattr(torch, pointer["dtype"])}
+    path, revision = _weights_of(folder)
+    dtype = getattr(torch, _pointer(folder).get("dtype", "float32"))
     try:
-        return AutoModelForCausalLM.from_pretrained(path, **options)
+        return AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
     except OSError as error:
         raise ConfigError(f"model.path: cannot load {path!r}: {error}") from error
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kto_bench.component import ConfigError
 from kto_bench.config import Config
 from kto_bench.feedback.batches import schedule, units_of
 from kto_bench.feedback.conversions import as_demonstrations, split_by_prompt
@@ -21,7 +22,7 @@ from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_ro
 from kto_bench.lines import read_lines, write_lines
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
-from kto_bench.models import load_policy, load_tokenizer, pad_id_of, save_policy
+from kto_bench.models import load_policy, load_tokenizer, pad_id_of, positions_of, save_policy
 from kto_bench.screen import Advance, Screen
 from kto_bench.seeds import derive
 from kto_bench.store import Stage
@@ -269,7 +270,18 @@ class Stages:
         return self._stage(name, settings, inputs, build)
 
     def _tokenised(self, inputs: Folders, train: TrainConfig, kind: FeedbackKind, rows: str) -> TokenisedFeedback:
-        return tokenise(Feedback(kind, read_rows(inputs["feedback"] / rows, kind)), _encoder(inputs["policy"], train))
+        feedback = Feedback(kind, read_rows(inputs["feedback"] / rows, kind))
+        data = tokenise(feedback, _encoder(inputs["policy"], train))
+        # Mismatched pairs join any prompt with any completion.
+        longest = max(map(len, data.prompts), default=0) + max(map(len, data.completions), default=0)
+        room = positions_of(inputs["policy"])
+        if room is not None and longest > room:
+            raise ConfigError(
+                f"train.max_prompt_tokens, train.max_completion_tokens: {train.max_prompt_tokens} and "
+                f"{train.max_completion_tokens} let through sequences of {longest} tokens, and the model has {room} "
+                "positions; lower them"
+            )
+        return data
 
     def _save_reference(
         self, folder: Path, policy: Path, prompts: list[list[int]], completions: list[list[int]], advance: Advance

@@ -279,6 +279,19 @@ def test_policy_and_reference_agree_at_the_start_in_either_precision(make: MakeC
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6 if precision == "fp32" else 1e-3)
 
 
+def test_sequences_longer_than_the_model_are_refused_by_name(make: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "long.jsonl").write_text(
+        "".join(json.dumps({"prompt": "w1 " * 200, "chosen": f"w{i} " * 90, "rejected": "w3"}) + "\n" for i in range(8))
+        + json.dumps({"prompt": "w1", "chosen": "w2", "rejected": "w3"})
+    )
+    config = make(f"feedback.path={tmp_path / 'long.jsonl'}", "loss=dpo")
+    assert execute(config) == "failed"
+    reason = read(describe(config)[1].folder / "status.json")["reason"]
+    assert "train.max_prompt_tokens" in reason
+    assert "the model has 256 positions" in reason
+    assert execute(make(f"feedback.path={tmp_path / 'long.jsonl'}", "loss=dpo", "train.max_prompt_tokens=64")) == "done"
+
+
 def test_a_new_loss_is_one_file_and_one_yaml(make: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "conf" / "loss").mkdir(parents=True)
     (tmp_path / "conf" / "loss" / "hinge.yaml").write_text(

@@ -82,7 +82,9 @@ class Benchmarks(Component):
         ConfigError where the chat template is missing or ``metrics`` names an unknown metric.
         """
         if self.apply_chat_template and not tokenizer.chat_template:
-            raise ConfigError("benchmarks.apply_chat_template: the tokenizer has no chat template; set it to false")
+            raise ConfigError(
+                "evaluation.benchmarks.apply_chat_template: the tokenizer has no chat template; set it to false"
+            )
         results, lm = self._evaluate(model, tokenizer, seed, progress)
         rows = [row for task, samples in results["samples"].items() for row in _rows(task, samples)]
         scores = {}
@@ -163,7 +165,7 @@ class Benchmarks(Component):
         if unknown:
             hints = [(name, difflib.get_close_matches(name, known, n=4)) for name in unknown]
             told = "; ".join(f"{name!r} (near: {', '.join(near) or 'none'})" for name, near in hints)
-            raise ConfigError(f"benchmarks.tasks: no such task, group or tag of lm-eval: {told}")
+            raise ConfigError(f"evaluation.benchmarks.tasks: no such task, group or tag of lm-eval: {told}")
         return manager
 
     def _score(self, task: str, results: dict[str, Any]) -> dict[str, Any] | None:
@@ -182,7 +184,7 @@ class Benchmarks(Component):
         wanted = self.metrics.get(task)
         found = [key for key in metrics if wanted is None or wanted in (key, key.partition(",")[0])]
         if not found:
-            raise ConfigError(f"benchmarks.metrics.{task}: {wanted!r} is not one of {', '.join(metrics)}")
+            raise ConfigError(f"evaluation.benchmarks.metrics.{task}: {wanted!r} is not one of {', '.join(metrics)}")
         metric, _, filter_ = found[0].partition(",")
         if math.isnan(metrics[found[0]]["value"]):
             raise EvaluationError(f"benchmark {task}: {found[0]} is not a number")

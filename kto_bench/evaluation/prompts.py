@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from pydantic import Field
 
 from kto_bench.component import Component
+from kto_bench.feedback.conversions import as_demonstrations, prompt_key
 from kto_bench.feedback.types import Feedback, Messages
 
 
@@ -31,19 +34,19 @@ class PromptSource(Component):
 
 
 class HeldOutFeedback(PromptSource):
-    """The prompts of the held-out feedback, compared with its chosen (or desirable, or demonstrated) completion."""
+    """The prompts of the held-out feedback, compared with its chosen (or desirable, or demonstrated) completion.
+
+    A prompt of which no good completion is known has nothing to be compared with, and is left out.
+    """
 
     uses_heldout: ClassVar[bool] = True
 
     name: str = "heldout"
-    limit: int | None = None
+    limit: int | None = Field(None, ge=1)
 
     def load(self, heldout: Feedback) -> list[EvaluationPrompt]:
-        """One prompt for each distinct prompt of ``heldout``, at most ``limit`` of them."""
-        found: dict[Any, EvaluationPrompt] = {}
-        for row in heldout.rows:
-            key = tuple((message["role"], message["content"]) for message in row.prompt)
-            good = getattr(row, "chosen", None) or (row.completion if getattr(row, "label", True) else None)
-            if key not in found or found[key].reference is None:
-                found[key] = EvaluationPrompt(found[key].id if key in found else row.id, row.prompt, good)
+        """One prompt for each distinct prompt with a good completion (its first), at most ``limit`` of them."""
+        found: dict[str, EvaluationPrompt] = {}
+        for row in as_demonstrations(heldout).rows:
+            found.setdefault(prompt_key(row.prompt), EvaluationPrompt(row.id, row.prompt, row.completion))
         return list(found.values())[: self.limit]

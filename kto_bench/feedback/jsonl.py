@@ -62,11 +62,11 @@ class JsonlFeedback(FeedbackSource):
         if path.is_dir():
             found = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.is_file())
             if not found:
-                raise FeedbackError(f"path: the folder {path} has no file named *.jsonl or *.jsonl.gz")
+                raise FeedbackError(f"feedback.path: the folder {path} has no file named *.jsonl or *.jsonl.gz")
             return found
         if not path.is_file():
             raise FeedbackError(
-                f"path: {path} does not exist (looked in {Path.cwd()}): name a file of JSON lines, plain or gzip, or a "
+                f"feedback.path: {path} does not exist (looked in {Path.cwd()}): name a file of JSON lines, plain or gzip, or a "
                 "folder of *.jsonl and *.jsonl.gz files"
             )
         return [path]

@@ -3,7 +3,6 @@ prefix that a policy is trained after and the one that it is asked to continue a
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -97,18 +96,6 @@ class Encoder:
         # by id: some tokenizers decode a control token as another text than its name, which skipping by name overlooks
         text: str = self.tokenizer.decode([id_ for id_ in ids if id_ not in self._control_ids])
         return text
-
-    def identity(self) -> dict[str, Any]:
-        """All that changes the ids, for fingerprints."""
-        backend = self.tokenizer.backend_tokenizer.to_str()
-        return {
-            "tokenizer": hashlib.sha256(backend.encode()).hexdigest(),
-            "chat_template": self.tokenizer.chat_template,
-            "bos_token_id": self.tokenizer.bos_token_id,
-            "end_ids": list(self.end_ids),
-            "max_prompt_tokens": self.max_prompt_tokens,
-            "max_completion_tokens": self.max_completion_tokens,
-        }
 
     def render(self, messages: Messages) -> str:
         """The prompt as the template writes it; control tokens in the contents are replaced by marks."""

@@ -161,19 +161,6 @@ def test_template_choices(make_tokenizer, tmp_path):
         apply_template_choice(tokenizer, "chatml")
 
 
-def test_identity_changes_with_all_that_changes_ids(make_tokenizer, plain):
-    base = Encoder(plain, 16, 16).identity()
-    assert base == Encoder(plain, 16, 16).identity()
-    others = [
-        Encoder(plain, 17, 16),
-        Encoder(plain, 16, 17),
-        Encoder(make_tokenizer("<s>", "</s>", "<x>", template=PLAIN, bos_token="<s>", eos_token="</s>"), 16, 16),
-        Encoder(make_tokenizer("<s>", "</s>", template=CHATML, bos_token="<s>", eos_token="</s>"), 99, 16),
-        Encoder(make_tokenizer("<s>", "</s>", template=PLAIN, eos_token="</s>"), 16, 16),
-    ]
-    assert all(other.identity() != base for other in others)
-
-
 def test_tokenised_paired_feedback_shares_prompts(plain):
     rows = [Paired("p", user("a"), "b", "c"), Paired("q", user("Hi"), "d", "e"), Paired("r", user("a"), "f", "toolong")]
     told = []
