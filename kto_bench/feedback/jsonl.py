@@ -66,8 +66,8 @@ class JsonlFeedback(FeedbackSource):
             return found
         if not path.is_file():
             raise FeedbackError(
-                f"feedback.path: {path} does not exist (looked in {Path.cwd()}): name a file of JSON lines, plain or gzip, or a "
-                "folder of *.jsonl and *.jsonl.gz files"
+                f"feedback.path: {path} does not exist (looked in {Path.cwd()}): name a file of JSON lines, plain or "
+                "gzip, or a folder of *.jsonl and *.jsonl.gz files"
             )
         return [path]
 
