@@ -40,6 +40,8 @@ def entry(node: DictConfig) -> None:
 
 def main() -> None:
     """``kto-bench``: complaints about the configuration are one readable message and exit status 2."""
+    # A user's own losses, judges and sources lie where the command is typed; workers inherit the path.
+    sys.path.append(str(Path.cwd()))
     # Hydra would print its own errors with advice about stack traces; with this it hands them to us.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:

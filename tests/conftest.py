@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before torch is imported anywhere: the tests' processes share the cores, and nothing may ask a hub.
@@ -15,12 +16,16 @@ from places import SHARED
 from tiny import tiny_model, tiny_tokenizer
 
 
-@pytest.fixture
-def shared() -> Path:
-    """The folder of real public data beside the repository; the test is skipped where it is absent."""
-    if not SHARED.is_dir():
-        pytest.skip(f"no public data at {SHARED}")
-    return SHARED
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """The path of a public set or tokenizer; the test is skipped where it is absent."""
+
+    def find(path: str) -> Path:
+        if not (SHARED / path).exists():
+            pytest.skip(f"needs {path} in a folder shared/data beside the checkout")
+        return SHARED / path
+
+    return find
 
 
 @pytest.fixture

@@ -48,6 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_tokenizer().save_pretrained(folder / "checkpoint")
     rows = [{"prompt": f"w{i}", "chosen": f"w{i + 2} w{i + 3}", "rejected": f"w{i} w{i} w{i}"} for i in range(40)]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "my_module.py").write_text("def prefer(instruction, a, b):\n    return 1 if len(a) <= len(b) else 2\n")
     return folder
 
 
@@ -114,7 +115,9 @@ def test_a_multirun_finishes_what_can_be_finished_and_tells_what_failed(folder: 
 
 
 def test_a_multirun_in_worker_processes_and_its_relaunch(folder: Path) -> None:
-    cells = small("loss=none,dpo,kto", "seed=0,1", "hydra/launcher=processes", "hydra.launcher.n_jobs=2")
+    judge = "{_target_: kto_bench.evaluation.judges.CallableJudge, name: mine, function: my_module.prefer}"
+    workers = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
+    cells = small("loss=none,dpo,kto", "seed=0,1", f"evaluation.judge={judge}", *workers)
     first = run(folder, "-m", *cells)
     assert first.returncode == 0, first.stderr
     assert states(folder, "small") == {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,12 +36,12 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "loss"), [("hh-rlhf", "dpo"), ("hh-rlhf", "kto"), ("gsm8k-solutions", "kto"), ("feedbackqa", "kto")]
 )
-def test_a_real_set_goes_through_to_a_record(shared: Path, work: Path, name: str, loss: str) -> None:
+def test_a_real_set_goes_through_to_a_record(shared: Callable[[str], Path], work: Path, name: str, loss: str) -> None:
     """The whole set is imported; a share of it, to keep the test short, is trained on by the smallest model."""
     source, kind, rows = SETS[name]
     target = work / f"{name}.jsonl"
     if not target.exists():
-        importer([name, str(shared / "data" / "feedback" / source), str(target)])
+        importer([name, str(shared(f"feedback/{source}")), str(target)])
     assert len(target.read_text(encoding="utf-8").split("\n")) - 1 == rows
     config = resolve(
         compose(

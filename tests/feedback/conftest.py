@@ -1,4 +1,4 @@
-"""Small tokenizers made here, and the public data beside the checkout where there are any."""
+"""Small tokenizers made here."""
 
 from __future__ import annotations
 
@@ -10,20 +10,6 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-
-
-@pytest.fixture(scope="session")
-def shared() -> Callable[[str], Path]:
-    """The path of a public set or tokenizer; skips where it is absent."""
-
-    def find(path: str) -> Path:
-        if not (SHARED / path).exists():
-            pytest.skip(f"needs {path} in a folder shared/data beside the checkout")
-        return SHARED / path
-
-    return find
 
 
 @pytest.fixture(scope="session")
