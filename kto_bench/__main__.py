@@ -44,6 +44,11 @@ def main() -> None:
     sys.path.append(str(Path.cwd()))
     # Hydra would print its own errors with advice about stack traces; with this it hands them to us.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _refuse(
+            f"WORLD_SIZE: {os.environ['WORLD_SIZE']} processes were started for one run, and a run is one process; "
+            "start kto-bench itself, and spread the cells of a multirun with hydra/launcher=processes"
+        )
     try:
         entry()
     except (HydraException, OmegaConfBaseException) as error:

@@ -6,9 +6,12 @@ Python file and a YAML file; nothing else in the suite knows the list of them.
 
 from __future__ import annotations
 
-import functools
+import difflib
+import hashlib
 import importlib
+import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,12 +35,21 @@ class Component(BaseModel):
         A component's ``name`` is a label and changes nothing. Components that read files override this to name the
         *content* of those files rather than their path.
         """
-        return {"_target_": target_of(self), **self.model_dump(mode="json", exclude={"name"})}
+        return identity_of(self)
 
 
-def target_of(component: BaseModel) -> str:
-    """The import path of a component's class, as ``_target_`` would name it."""
-    return f"{type(component).__module__}.{type(component).__qualname__}"
+def identity_of(part: BaseModel) -> dict[str, Any]:
+    """The class and the fields of a component or loss, for fingerprints.
+
+    The suite's own code has hand-bumped versions; of a class that a user wrote, the file is hashed, so that editing it
+    is never taken for the same work.
+    """
+    cls = type(part)
+    identity = {"_target_": f"{cls.__module__}.{cls.__qualname__}", **part.model_dump(mode="json", exclude={"name"})}
+    if cls.__module__.partition(".")[0] != __name__.partition(".")[0]:
+        file = inspect.getsourcefile(cls)
+        identity["source"] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+    return identity
 
 
 Built = TypeVar("Built", bound=BaseModel)
@@ -61,9 +73,9 @@ def build(node: Any, base: type[Built], field: str) -> Built:
 
 
 def _locate(target: str, field: str) -> Any:
-    module_name, _, attributes = target.rpartition(".")
+    module_name, _, attribute = target.rpartition(".")
     try:
-        return functools.reduce(getattr, [attributes], importlib.import_module(module_name))
+        return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{field}._target_: cannot import {target!r} ({error})") from error
 
@@ -77,8 +89,9 @@ def validate(cls: type[Built], values: Mapping[str, Any], field: str) -> Built:
 
 
 def _explain(cls: type[BaseModel], field: str, detail: Any) -> str:
-    import difflib
-
+    nested = detail.get("ctx", {}).get("error")
+    if isinstance(nested, ConfigError):
+        return str(nested)  # a component inside a component has explained itself
     where = ".".join([field, *map(str, detail["loc"])]).strip(".")
     if detail["type"] == "extra_forbidden":
         allowed = _fields_at(cls, detail["loc"][:-1])

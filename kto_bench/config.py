@@ -60,7 +60,8 @@ class EvaluationConfig(Component):
     @field_validator("judge")
     @classmethod
     def _judge(cls, node: Any) -> Judge | None:
-        return None if node is None else build(node, Judge, "evaluation.judge")
+        chosen = isinstance(node, Mapping) and node.get("_target_") is not None
+        return build(node, Judge, "evaluation.judge") if chosen else None
 
 
 class RunSettings(Component):
@@ -113,13 +114,14 @@ def resolve(node: DictConfig | Mapping[str, Any]) -> Config:
     run = validate(RunSettings, {key: value for key, value in values.items() if key not in GROUPS}, "")
     loss_node = dict(values["loss"])
     loss_name = str(loss_node.pop("name", ""))
+    train = validate(TrainConfig, values["train"], "train")  # before start, whose settings follow it
     config = Config(
         model=build(values["model"], ModelSource, "model"),
         feedback=build(values["feedback"], FeedbackSource, "feedback"),
         start=validate(StartConfig, values["start"], "start"),
         loss=None if loss_node.get("_target_") is None else build(loss_node, Loss, "loss"),
         loss_name=loss_name,
-        train=validate(TrainConfig, values["train"], "train"),
+        train=train,
         evaluation=validate(EvaluationConfig, values["evaluation"], "evaluation"),
         tracking=validate(TrackingConfig, values["tracking"], "tracking"),
         run=run,
@@ -141,6 +143,11 @@ def _plain(node: DictConfig) -> Any:
 def _check(config: Config) -> None:
     """Refuse combinations that cannot be run."""
     loss, train = config.loss, config.train
+    if not config.model.trainable and (loss is not None or config.start.train is not None):
+        raise ConfigError(
+            "model.dtype: training needs float32 weights, since smaller ones round small updates away; choose "
+            "model.dtype=float32, with train.precision=bf16 to compute in bf16"
+        )
     available = config.feedback.kind()
     if loss is not None:
         if not can_serve(available, loss.feedback):

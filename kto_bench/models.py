@@ -1,13 +1,15 @@
 """Policies and tokenizers: where they come from, how they are loaded and saved.
 
 A model source describes the *base* checkpoint. Its artifact is a folder with the tokenizer (chat template included)
-and either weights or, for a published checkpoint, a pointer to them, so that weights are never copied.
+and either weights or, for a checkpoint on a hub, a pointer to its commit there.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,11 +18,13 @@ import numpy as np
 from pydantic import field_validator
 
 from kto_bench.component import Component, ConfigError
-from kto_bench.feedback.templates import apply_template_choice
+from kto_bench.feedback.templates import apply_template_choice, check_template_choice
 from kto_bench.seeds import derive
 from kto_bench.training.config import PretrainConfig
 
 POINTER = "checkpoint.json"
+NOT_COPIED = shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.gguf", "checkpoint-*", "runs", ".*")
+"""Of a local checkpoint folder: pickled weights, which are never loaded, and what trainers leave beside them."""
 Progress = Callable[[int, int], None]
 
 
@@ -32,6 +36,11 @@ class ModelSource(Component):
     """The name of the stage that ``build`` is."""
     seeded: ClassVar[bool] = False
     """Whether the base checkpoint depends on the run's seed."""
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights can be trained as they are."""
+        return True
 
     def build(self, folder: Path, seed: int, progress: Progress) -> None:
         """Fill ``folder`` so that ``load_policy`` and ``load_tokenizer`` read it."""
@@ -55,27 +64,46 @@ class Pretrained(ModelSource):
             raise ValueError("there is no such folder; give an existing checkpoint folder, or a hub id")
         return path
 
+    @field_validator("chat_template")
+    @classmethod
+    def _known_template(cls, choice: str) -> str:
+        return check_template_choice(choice)
+
+    @property
+    def trainable(self) -> bool:
+        """In half precision small updates round away."""
+        return self.dtype == "float32"
+
     def identity(self) -> dict[str, Any]:
-        """The hub id and revision; for a local folder the content of its files in place of its path."""
+        """The hub id and revision, or of a local folder the content of its files; and the template itself."""
         identity = super().identity()
         if (folder := Path(self.path).expanduser()).is_dir():
             identity["path"] = {"sha256": _digest(folder)}
             del identity["revision"]
+        if Path(self.chat_template).is_file():
+            identity["chat_template"] = Path(self.chat_template).read_text(encoding="utf-8")
         return identity
 
     def build(self, folder: Path, seed: int, progress: Progress) -> None:
-        """Save the tokenizer with its chat template, and point to the weights (fetched here if they are on a hub)."""
+        """Save the tokenizer with its chat template, and the weights of a local folder or a pointer to the hub's.
+
+        Local files may change or move later, so they are copied; of a hub repository the commit is kept.
+        """
         from transformers import AutoConfig, AutoTokenizer
 
         local = Path(self.path).expanduser()
-        where = {"path": str(local.resolve())} if local.is_dir() else {"path": self.path, "revision": self.revision}
-        tokenizer = AutoTokenizer.from_pretrained(
-            where["path"], revision=where.get("revision"), trust_remote_code=False
-        )
+        options = {"trust_remote_code": False, **({} if local.is_dir() else {"revision": self.revision})}
+        path = str(local) if local.is_dir() else self.path
+        config = AutoConfig.from_pretrained(path, **options)
+        pointer: dict[str, str] = {"dtype": self.dtype}
+        if local.is_dir():
+            shutil.copytree(local, folder, dirs_exist_ok=True, ignore=NOT_COPIED)
+        else:
+            pointer |= {"path": self.path, "revision": getattr(config, "_commit_hash", None) or self.revision}
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
         apply_template_choice(tokenizer, self.chat_template)
         tokenizer.save_pretrained(folder)
-        AutoConfig.from_pretrained(where["path"], revision=where.get("revision"), trust_remote_code=False)
-        (folder / POINTER).write_text(json.dumps({**where, "dtype": self.dtype}), encoding="utf-8")
+        (folder / POINTER).write_text(json.dumps(pointer), encoding="utf-8")
         _load_weights(folder)
 
 
@@ -200,9 +228,15 @@ def _without_bars() -> None:
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of the files of a checkpoint folder."""
+    """SHA-256 over the names and contents of the files of a checkpoint folder, read once while they do not change."""
+    files = sorted(path for path in folder.resolve().rglob("*") if path.is_file())
+    return _digest_of(folder.resolve(), tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path, _, _ in files:
         digest.update(str(path.relative_to(folder)).encode() + b"\0")
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

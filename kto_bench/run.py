@@ -57,8 +57,8 @@ def plan(config: Config, watch: Watch) -> Plan:
     """Every stage of a run, described and fingerprinted; nothing is computed and no model is loaded."""
     stages = Stages(config, watch)
     chain = [
+        stages.feedback,  # first, since it is quick and a bad row must not cost a pretrained model
         stages.base,
-        stages.feedback,
         stages.start,
         *(stages.align.inputs.values() if stages.align else []),
         stages.policy,

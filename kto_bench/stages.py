@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kto_bench.component import ConfigError
+from kto_bench.component import ConfigError, identity_of
 from kto_bench.config import Config
 from kto_bench.feedback.batches import schedule, units_of
 from kto_bench.feedback.conversions import as_demonstrations, split_by_prompt
@@ -124,12 +124,13 @@ class Stages:
         settings = {
             **_limits(train),
             "precision": train.precision,
-            "schedule": [train.completions_per_step, train.epochs if train.steps is None else None, train.steps],
+            "completions_per_step": train.completions_per_step,
+            **train.budget,
             "seed": seed,
         }
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            data = self._tokenised(inputs, train, self._config.feedback.kind(), "train.jsonl")
+            data = self._tokenised(inputs, train, self._config.feedback.kind(), "train.jsonl", mismatched=True)
             pairs = [
                 pair for step in _schedule(data, "binary", train, seed, mismatched=True) for pair in step.mismatched
             ]
@@ -240,7 +241,7 @@ class Stages:
         """Train the policy of ``inputs`` with ``loss`` on the feedback's file ``rows``, which holds ``kind``."""
         seed = self._config.run.seed
         settings = {
-            "loss": {"_target_": f"{type(loss).__module__}.{type(loss).__qualname__}", **loss.model_dump(mode="json")},
+            "loss": identity_of(loss),
             "train": train.identity(),
             "seed": seed,
         }
@@ -250,7 +251,7 @@ class Stages:
             from kto_bench.training.loop import Cached, Trainer
             from kto_bench.training.reference import ReferenceLogProbs
 
-            data = self._tokenised(inputs, train, kind, rows)
+            data = self._tokenised(inputs, train, kind, rows, mismatched=loss.needs_kl)
             steps = _schedule(data, loss.feedback, train, seed, mismatched=loss.needs_kl)
             cached = Cached(*[
                 ReferenceLogProbs.load(inputs[name]) if name in inputs else None
@@ -269,11 +270,17 @@ class Stages:
 
         return self._stage(name, settings, inputs, build)
 
-    def _tokenised(self, inputs: Folders, train: TrainConfig, kind: FeedbackKind, rows: str) -> TokenisedFeedback:
+    def _tokenised(
+        self, inputs: Folders, train: TrainConfig, kind: FeedbackKind, rows: str, *, mismatched: bool = False
+    ) -> TokenisedFeedback:
         feedback = Feedback(kind, read_rows(inputs["feedback"] / rows, kind))
         data = tokenise(feedback, _encoder(inputs["policy"], train))
-        # Mismatched pairs join any prompt with any completion.
-        longest = max(map(len, data.prompts), default=0) + max(map(len, data.completions), default=0)
+        longest = max(
+            (len(data.prompts[prompt]) + len(c) for prompt, c in zip(data.prompt_of, data.completions, strict=True)),
+            default=0,
+        )
+        if mismatched:  # pairs join any prompt with any completion
+            longest = max(map(len, data.prompts), default=0) + max(map(len, data.completions), default=0)
         room = positions_of(inputs["policy"])
         if room is not None and longest > room:
             raise ConfigError(
@@ -308,7 +315,7 @@ def _schedule(data: TokenisedFeedback, kind: FeedbackKind, train: TrainConfig, s
         units_of(data, kind),
         data.prompt_of,
         completions_per_step=train.completions_per_step,
-        epochs=train.epochs,
+        epochs=train.epochs or 1.0,
         steps=train.steps,
         seed=seed,
         mismatched=mismatched,

@@ -6,7 +6,8 @@ The files under ``results/`` are the record; losing W&B loses nothing, and nothi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -49,15 +50,19 @@ class WandbMirror:
         tracking = self._config.tracking
         if tracking.mode == "none":
             return self
-        import wandb
-
-        tracking.folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with self._forgiving():
+            tracking.folder.mkdir(parents=True, exist_ok=True)
             self._run = self._open(tracking)
-        except wandb.errors.Error as error:
-            # Losing the mirror must not lose the run.
-            self._say(f"W&B cannot be had, the run goes on without it: {error}")
         return self
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """Losing the mirror must not lose the run: whatever W&B raises is told once, and W&B is left alone."""
+        try:
+            yield
+        except Exception as error:
+            self._run = None
+            self._say(f"W&B failed, the run goes on without it: {type(error).__name__}: {error}")
 
     def _open(self, tracking: TrackingConfig) -> Any:
         import wandb
@@ -80,24 +85,29 @@ class WandbMirror:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._run is not None:
-            self._run.finish(exit_code=0 if error is None else 1)
+            with self._forgiving():
+                self._run.finish(exit_code=0 if error is None else 1)
 
     def log(self, metrics: Mapping[str, float]) -> None:
         """One optimiser step. Steps that were already logged are left out."""
         if self._run is not None and metrics["step"] > self._logged:
             self._logged = int(metrics["step"])
-            self._run.log({f"train/{key}": value for key, value in metrics.items()}, step=self._logged)
+            with self._forgiving():
+                self._run.log({f"train/{key}": value for key, value in metrics.items()}, step=self._logged)
 
     def finish(
         self, history: Iterable[Mapping[str, float]], scores: Mapping[str, Any], rows: list[dict[str, Any]]
     ) -> None:
         """Training history as far as it was not logged live, the scores as summary, and sample completions."""
-        if self._run is None:
-            return
-        import wandb
-
         for metrics in history:
             self.log(metrics)
+        if self._run is not None:
+            with self._forgiving():
+                self._finish(scores, rows)
+
+    def _finish(self, scores: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+        import wandb
+
         self._run.summary.update(_flat(scores))
         if rows:
             table = wandb.Table(columns=list(COLUMNS))

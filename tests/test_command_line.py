@@ -115,9 +115,9 @@ def test_a_multirun_finishes_what_can_be_finished_and_tells_what_failed(folder: 
 
 
 def test_a_multirun_in_worker_processes_and_its_relaunch(folder: Path) -> None:
-    judge = "{_target_: kto_bench.evaluation.judges.CallableJudge, name: mine, function: my_module.prefer}"
+    judge = ["judge@evaluation.judge=callable", "evaluation.judge.function=my_module.prefer"]
     workers = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
-    cells = small("loss=none,dpo,kto", "seed=0,1", f"evaluation.judge={judge}", *workers)
+    cells = small("loss=none,dpo,kto", "seed=0,1", *judge, *workers)
     first = run(folder, "-m", *cells)
     assert first.returncode == 0, first.stderr
     assert states(folder, "small") == {

@@ -94,6 +94,13 @@ REFUSED = {
     ),
     "unknown benchmark": (["evaluation.benchmarks.tasks=[sandbox_fact]"], r"sandbox_fact.*near: sandbox_facts"),
     "missing path": (["feedback=jsonl"], r"feedback\.path: required"),
+    "two budgets": (["train.epochs=3", "train.steps=5"], r"epochs \(3\) and steps \(5\) are both given"),
+    "both stages share it": (["train.precision=fp16"], r"^train\.precision: 'fp16' is not allowed"),
+    "half precision": (
+        ["model=hub", "model.path=a/b", "model.dtype=bfloat16"],
+        r"model\.dtype: training needs float32",
+    ),
+    "nested component": (["evaluation.prompts.count=3000"], r"^evaluation\.prompts\.count: 3000 is not allowed"),
     "judge without prompts": (["evaluation.prompts=null"], r"evaluation\.judge: needs completions"),
 }
 
@@ -131,6 +138,12 @@ def test_hydras_own_complaints_are_made_readable(override: str, message: str) ->
     explained = explain(caught.value, [override])
     assert __import__("re").search(message, explained), explained
     assert "search path" not in explained
+
+
+def test_any_judge_can_take_the_place_of_another() -> None:
+    config = config_of("judge@evaluation.judge=callable", "evaluation.judge.function=os.path.commonprefix")
+    assert config.evaluation.judge.name == "callable"
+    assert config_of("judge@evaluation.judge=none").evaluation.judge is None
 
 
 def test_every_field_of_train_is_in_the_yaml() -> None:

@@ -14,7 +14,6 @@ from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from kto_bench.component import ConfigError, build
 from kto_bench.feedback.templates import TURNS
 from kto_bench.models import (
-    POINTER,
     Corpus,
     ModelSource,
     Pretrained,
@@ -46,12 +45,12 @@ def no_progress(done: int, total: int) -> None:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_local_checkpoint_is_pointed_to_and_loaded(tmp_path: Path, architecture: str) -> None:
+def test_a_local_checkpoint_is_kept_and_loaded(tmp_path: Path, architecture: str) -> None:
     original, checkpoint, artifact = tiny_model(architecture), tmp_path / "checkpoint", tmp_path / "artifact"
     save_policy(checkpoint, original, tiny_tokenizer())
     artifact.mkdir()
     Pretrained(name="mine", path=str(checkpoint)).build(artifact, 0, no_progress)
-    assert not list(artifact.glob("*.safetensors")), "weights are not copied"
+    (checkpoint / "model.safetensors").unlink()  # what becomes of the folder later does not matter
     loaded = load_policy(artifact)
     assert not loaded.training
     ids = torch.tensor([[1, 7, 8, 9]])
@@ -90,12 +89,22 @@ def test_a_missing_folder_is_refused_before_anything_runs() -> None:
         build(node, ModelSource, "model")
 
 
-def test_the_hub_pointer_names_id_and_revision(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_hub_checkpoint_is_told_by_id_and_revision() -> None:
     """What a hub id resolves to is only reachable on a network; its identity is not."""
     one = Pretrained(name="p", path="EleutherAI/pythia-1.4b", revision="step1000").identity()
     assert (one["path"], one["revision"]) == ("EleutherAI/pythia-1.4b", "step1000")
-    Pretrained(name="mine", path=str(checkpoint)).build(tmp_path, 0, no_progress)
-    assert json.loads((tmp_path / POINTER).read_text())["path"] == str(checkpoint.resolve())
+
+
+def test_the_content_of_a_template_file_is_in_the_identity(tmp_path: Path, checkpoint: Path) -> None:
+    template = tmp_path / "mine.jinja"
+    identities = []
+    for text in ("{{ messages[0]['content'] }}", "{{ messages[-1]['content'] }}"):
+        template.write_text(text)
+        identities.append(Pretrained(name="x", path=str(checkpoint), chat_template=str(template)).identity())
+    assert identities[0] != identities[1]
+    node = {"_target_": "kto_bench.models.Pretrained", "name": "x", "path": "a/b", "chat_template": "mien.jinja"}
+    with pytest.raises(ConfigError, match=r"model\.chat_template: 'mien.jinja' is not allowed: choose own, turns"):
+        build(node, ModelSource, "model")
 
 
 def scratch(**changes: Any) -> Scratch:

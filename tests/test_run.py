@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from places import ROOT
-from pydantic import Field
 from wandb_file import summarise
 
 from kto_bench.component import ConfigError
 from kto_bench.config import Config, resolve
-from kto_bench.losses import Completions, FeedbackKind, Loss, Output
 from kto_bench.results import Sweep
 from kto_bench.run import describe, execute
 from kto_bench.store import Store
@@ -62,8 +60,8 @@ def make(tmp_path: Path, checkpoint: Path) -> MakeConfig:
             "train.completions_per_step=8",
             "train.learning_rate=1e-2",
             "evaluation.generation.max_new_tokens=8",
-            "evaluation.judge={_target_: kto_bench.evaluation.judges.CallableJudge, name: shorter, "
-            f"function: {__name__}.shorter}}",
+            "judge@evaluation.judge=callable",
+            f"evaluation.judge.function={__name__}.shorter",
             "tracking=none",
             f"artifacts={tmp_path / 'artifacts'}",
             f"results={tmp_path / 'results'}",
@@ -71,18 +69,6 @@ def make(tmp_path: Path, checkpoint: Path) -> MakeConfig:
         return resolve(compose("config", [*base, *overrides]))
 
     return config
-
-
-class Hinge(Loss):
-    """max(0, 1 - beta * (log-ratio of chosen - log-ratio of rejected)): the README's example of a new loss."""
-
-    feedback: ClassVar[FeedbackKind] = "paired"
-    needs_reference: ClassVar[bool] = True
-    beta: float = Field(0.1, gt=0)
-
-    def __call__(self, chosen: Completions, rejected: Completions) -> Output:
-        margin = self.beta * (chosen.log_ratio - rejected.log_ratio)
-        return Output(losses=torch.relu(1 - margin))
 
 
 def read(path: Path) -> Any:
@@ -256,7 +242,7 @@ def test_a_run_survives_the_loss_of_wandb(
 
     monkeypatch.setattr(wandb, "init", unreachable)
     assert execute(make("tracking=offline")) == "done"
-    assert "goes on without it: no network" in capsys.readouterr().err
+    assert "goes on without it: CommError: no network" in capsys.readouterr().err
 
 
 def test_online_tracking_without_a_key_is_refused_and_never_asks(
@@ -292,14 +278,29 @@ def test_sequences_longer_than_the_model_are_refused_by_name(make: MakeConfig, t
     assert execute(make(f"feedback.path={tmp_path / 'long.jsonl'}", "loss=dpo", "train.max_prompt_tokens=64")) == "done"
 
 
-def test_a_new_loss_is_one_file_and_one_yaml(make: MakeConfig, tmp_path: Path) -> None:
+def test_a_new_loss_is_one_file_and_one_yaml(make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's example, as it is printed there."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, choice = (re.findall(rf"```{kind}\n(.*?)```", readme, re.DOTALL)[0] for kind in ("python", "yaml"))
+    (tmp_path / "my_hinge.py").write_text(code)
     (tmp_path / "conf" / "loss").mkdir(parents=True)
-    (tmp_path / "conf" / "loss" / "hinge.yaml").write_text(
-        f"# @package _global_\nloss: {{name: hinge, _target_: {__name__}.Hinge, beta: 0.5}}\n"
-    )
+    (tmp_path / "conf" / "loss" / "hinge.yaml").write_text(choice.replace("kto_bench.losses.hinge", "my_hinge"))
+    monkeypatch.syspath_prepend(tmp_path)
     config = make(f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "loss=hinge")
     assert execute(config) == "done"
     sweep = Sweep.load("adhoc", results=tmp_path / "results")
     assert sweep.runs["loss"].tolist() == ["hinge"]
     assert sweep.training["training_loss"].iloc[0] == pytest.approx(1.0)
     assert sweep.training["training_loss"].iloc[-1] != pytest.approx(1.0)
+
+
+def test_editing_a_loss_of_ones_own_trains_again(
+    make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "from kto_bench.losses.dpo import DPO\n\nclass Mine(DPO):\n    pass\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    names = []
+    for text in (source, source + "# edited\n"):
+        (tmp_path / "my_loss.py").write_text(text)
+        names.append(describe(make("loss=dpo", "loss._target_=my_loss.Mine"))[0].name)
+    assert names[0] != names[1]

@@ -33,6 +33,10 @@ class Generation(Component):
     top_p: float = Field(default=0.95, gt=0, le=1)
     batch_size: int = Field(default=64, ge=1)
 
+    def identity(self) -> dict[str, Any]:
+        """All but the batch size, which matters only through rounding, like the micro-batches of training."""
+        return {key: value for key, value in super().identity().items() if key != "batch_size"}
+
 
 def generate(
     model: Any,
@@ -181,6 +185,6 @@ def _check_positions(model: Any, tokens: list[list[int]], generation: Generation
     needed = max(map(len, tokens), default=0) + generation.max_new_tokens
     if positions is not None and needed > positions:
         raise EvaluationError(
-            f"generation.max_new_tokens: {generation.max_new_tokens} and the longest prompt need {needed} positions, "
-            f"the model has {positions}; lower max_new_tokens or max_prompt_tokens"
+            f"evaluation.generation.max_new_tokens: {generation.max_new_tokens} and the longest prompt need {needed} "
+            f"positions, the model has {positions}; lower max_new_tokens or max_prompt_tokens"
         )

@@ -43,12 +43,12 @@ def split_by_prompt(feedback: Feedback, fraction: float, seed: int) -> tuple[Fee
     ``dropped`` stays with train.
     """
     if not 0 <= fraction < 1:
-        raise ConfigError(f"heldout fraction: {fraction} is not allowed: it must be at least 0 and less than 1")
+        raise ConfigError(f"feedback.heldout_fraction: {fraction} is not allowed: choose one in [0, 1)")
     if fraction == 0:
         return feedback, Feedback(feedback.kind, [])
     place = {key: _place(key, seed) for key in {prompt_key(row.prompt) for row in feedback.rows}}
     if len(place) < 2:
-        raise FeedbackError(f"cannot hold out a prompt: all rows have the same one (heldout fraction {fraction})")
+        raise FeedbackError(f"no prompt can be held out, all rows have the same (feedback.heldout_fraction {fraction})")
     ordered = sorted(place, key=lambda key: (place[key], key))
     count = min(max(sum(value < fraction for value in place.values()), 1), len(ordered) - 1)
     held = set(ordered[:count])

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from kto_bench.component import target_of
 from kto_bench.feedback.rows import BadRowError, Format, parse_row
 from kto_bench.feedback.types import Feedback, FeedbackError, FeedbackKind, FeedbackSource, Row
 
@@ -51,10 +50,10 @@ class JsonlFeedback(FeedbackSource):
         return feedback
 
     def identity(self) -> dict[str, Any]:
-        """The settings and the SHA-256 of each file in place of the path, so moving the files changes nothing."""
-        digests = [hashlib.sha256(_bytes(file)).hexdigest() for file in self.files()]
-        settings = self.model_dump(mode="json", exclude={"path"})
-        return {"_target_": target_of(self), **settings, "sha256": digests}
+        """The settings, and name and SHA-256 of each file in place of the path: rows are called after their file, but
+        moving the files changes nothing."""
+        digests = [[file.name, hashlib.sha256(_bytes(file)).hexdigest()] for file in self.files()]
+        return {**super().identity(), "path": digests}
 
     def files(self) -> list[Path]:
         """The files that are read, in order. Raises FeedbackError where there are none."""

@@ -18,6 +18,16 @@ PLAIN = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """The contents of all messages, one after the other: text in, continuation out."""
 
 
+CHOICES = "choose own, turns, plain or the path of an existing Jinja file"
+
+
+def check_template_choice(choice: str) -> str:
+    """``choice`` itself; raises ValueError where ``apply_template_choice`` would refuse it."""
+    if choice not in ("own", "turns", "plain") and not Path(choice).is_file():
+        raise ValueError(CHOICES)
+    return choice
+
+
 def apply_template_choice(tokenizer: Any, choice: str) -> None:
     """Set ``tokenizer.chat_template`` in place.
 
@@ -33,6 +43,4 @@ def apply_template_choice(tokenizer: Any, choice: str) -> None:
     elif Path(choice).is_file():
         tokenizer.chat_template = Path(choice).read_text(encoding="utf-8")
     else:
-        raise ConfigError(
-            f"chat_template: {choice!r} is not allowed: choose own, turns, plain or the path of an existing Jinja file"
-        )
+        raise ConfigError(f"model.chat_template: {choice!r} is not allowed: {CHOICES}")

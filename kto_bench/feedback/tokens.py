@@ -48,7 +48,7 @@ class Encoder:
                 "tokenizer: it has no chat template; choose one with chat_template: turns, plain or a file"
             )
         if max_completion_tokens < 1:
-            raise ConfigError(f"max_completion_tokens: {max_completion_tokens} is not allowed: it must be 1 or more")
+            raise ConfigError(f"train.max_completion_tokens: {max_completion_tokens} is not allowed: choose 1 or more")
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
         self.max_completion_tokens = max_completion_tokens
@@ -62,8 +62,8 @@ class Encoder:
         needed = len(self._bos) + len(self._generation_prompt()) + 1
         if max_prompt_tokens < needed:
             raise ConfigError(
-                f"max_prompt_tokens: {max_prompt_tokens} is not allowed: BOS, the generation prompt and one token of "
-                f"the prompt take {needed}"
+                f"train.max_prompt_tokens: {max_prompt_tokens} is not allowed: BOS, the generation prompt and a token "
+                f"of the prompt take {needed}"
             )
 
     def prompt(self, messages: Messages) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainConfig(BaseModel):
@@ -18,7 +18,9 @@ class TrainConfig(BaseModel):
     micro_batch_size: int = Field(
         64, ge=1, description="completions per forward and backward pass; changes memory and speed, never the numbers"
     )
-    epochs: float = Field(1.0, gt=0, description="passes over the feedback (ignored where `steps` is given)")
+    epochs: float | None = Field(
+        None, gt=0, description="passes over the feedback; 1 where `steps` is not given either"
+    )
     steps: int | None = Field(None, ge=1, description="exact number of optimiser steps, repeating the data if needed")
     optimizer: Literal["adamw", "rmsprop"] = "adamw"
     learning_rate: float = Field(5e-7, gt=0)
@@ -33,9 +35,25 @@ class TrainConfig(BaseModel):
     max_prompt_tokens: int = Field(1024, ge=1, description="longer prompts keep their end")
     max_completion_tokens: int = Field(1024, ge=1, description="longer completions keep their start")
 
+    @model_validator(mode="after")
+    def _one_budget(self) -> TrainConfig:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(
+                f"epochs ({self.epochs:g}) and steps ({self.steps}) are both given; set one of them to null"
+            )
+        return self
+
+    @property
+    def budget(self) -> dict[str, float | int]:
+        """The one of ``epochs`` and ``steps`` that counts."""
+        return {"epochs": self.epochs or 1.0} if self.steps is None else {"steps": self.steps}
+
     def identity(self) -> dict[str, object]:
-        """What changes the trained weights: everything but how a step is split."""
-        return self.model_dump(mode="json", exclude={"micro_batch_size", "gradient_checkpointing"})
+        """What changes the trained weights: everything but how a step is split, and settings that are not used."""
+        unused = {"micro_batch_size", "gradient_checkpointing", "epochs", "steps"}
+        if self.optimizer != "adamw":
+            unused |= {"adam_beta1", "adam_beta2"}
+        return {**self.model_dump(mode="json", exclude=unused), **self.budget}
 
 
 class PretrainConfig(BaseModel):

@@ -53,11 +53,9 @@ class Trainer:
         self._desirable = torch.from_numpy(np.ascontiguousarray(desirable_of(data)))
         if config.gradient_checkpointing:
             policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        # Dropout off: policy and reference must agree on equal weights (a loss of log 2 for DPO at the first step).
-        for module in policy.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        self.policy = policy.train()
+        _without_dropout(policy)
+        # Only gradient checkpointing asks for the training mode; without it nothing random can be left.
+        self.policy = policy.train(config.gradient_checkpointing)
 
     def run(self, steps: Sequence[Step], folder: Path, on_step: OnStep) -> None:
         """Do all steps; write one line per step to ``folder/metrics.jsonl`` and its timing to ``timing.jsonl``.
@@ -157,6 +155,19 @@ class Trainer:
 
     def _tokens(self, step: Step) -> int:
         return sum(self._pair_length((self._data.prompt_of[index], index)) for index in step.units.ravel())
+
+
+def _without_dropout(policy: Any) -> None:
+    """Policy and reference must agree on equal weights: a loss of log 2 for DPO at the first step.
+
+    Besides ``torch.nn.Dropout``, models keep rates of functional dropout as numbers on their modules.
+    """
+    for module in policy.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("drop" in name):
+                setattr(module, name, 0.0)
 
 
 def _concatenate(parts: list[Completions]) -> Completions:

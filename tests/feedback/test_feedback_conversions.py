@@ -68,8 +68,8 @@ def test_split_leaves_no_side_empty(fraction):
 def test_split_edges():
     feedback = pairs(3)
     assert split_by_prompt(feedback, 0, seed=0) == (feedback, Feedback("paired", []))
-    with pytest.raises(FeedbackError, match="all rows have the same one"):
+    with pytest.raises(FeedbackError, match="all rows have the same"):
         split_by_prompt(pairs(3, prompts=1), 0.5, seed=0)
     for fraction in (-0.1, 1.0):
-        with pytest.raises(ConfigError, match=f"heldout fraction: {fraction} is not allowed"):
+        with pytest.raises(ConfigError, match=f"feedback.heldout_fraction: {fraction} is not allowed"):
             split_by_prompt(feedback, fraction, seed=0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -205,9 +206,11 @@ def test_missing_path_and_empty_folder(tmp_path):
 
 def test_identity_is_the_content(write, tmp_path):
     source = JsonlFeedback(path=write(SHOWN))
-    moved = JsonlFeedback(path=write(SHOWN, name="elsewhere.jsonl"))
+    (tmp_path / "elsewhere").mkdir()
+    moved = JsonlFeedback(path=Path(shutil.copy(source.path, tmp_path / "elsewhere")))
+    renamed = JsonlFeedback(path=write(SHOWN, name="renamed.jsonl"))  # its rows have other ids
     changed = JsonlFeedback(path=write(SHOWN, SHOWN, name="more.jsonl"))
-    assert source.identity() == moved.identity()
+    assert source.identity() == moved.identity() != renamed.identity()
     assert str(tmp_path) not in json.dumps(source.identity())
     assert source.identity() != changed.identity()
     assert source.identity() != source.model_copy(update={"limit": 1}).identity()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import tiny_model
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from kto_bench.feedback.batches import Step, schedule, units_of
 from kto_bench.feedback.tokens import TokenisedFeedback
@@ -156,11 +157,22 @@ def test_divergence_stops_the_run_naming_step_and_ids(tmp_path: Path) -> None:
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_dropout_is_off() -> None:
-    model = tiny_model("gpt_neox")
-    model.gpt_neox.emb_dropout.p = 0.5
-    policy = Trainer(model, 0, data_of(), SFT(), TrainConfig(completions_per_step=8), Cached()).policy
-    assert {module.p for module in policy.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("architecture", ["opt", "llama", "gpt_neox"])
+def test_dropout_is_off_wherever_a_model_keeps_it(architecture: str, checkpointing: bool) -> None:
+    """OPT and attention layers apply functional dropout at rates that are plain numbers on their modules."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    rates = {"dropout": 0.3, "ffn_dim": 48, "word_embed_proj_dim": 32, "layerdrop": 0.3}
+    more = rates if architecture == "opt" else {"intermediate_size": 48, "attention_dropout": 0.3}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes, **more)).eval()
+    data = data_of()
+    rows = ([data.prompts[i] for i in data.prompt_of], data.completions, 0)
+    with torch.no_grad():
+        before, _ = completion_log_probs(model, *rows)
+    config = TrainConfig(completions_per_step=8, gradient_checkpointing=checkpointing)
+    policy = Trainer(model, 0, data, SFT(), config, Cached()).policy
+    torch.testing.assert_close(completion_log_probs(policy, *rows)[0].detach(), before, atol=1e-5, rtol=1e-5)
 
 
 def test_the_cached_reference_is_the_live_one(tmp_path: Path) -> None:
