@@ -36,13 +36,12 @@ def draw(sweep: Sweep) -> Drawing:
         for setting, part in rows.groupby("setting"):
             title = "\n".join([task, str(setting)]).strip()
             panels.append(forest.Panel(title, part, f"{metric}{' (%)' if percent else ''}", 100 if percent else 1))
-    longest = max(len(line) for panel in panels for line in panel.title.split("\n"))
     together = pd.concat(tasks.values())
     caption = (
         f"Benchmark scores by loss and start. {interval_note(together, 'documents')} Small dots: the seeds. "
         f"{sample_size(together, 'documents')} per task. The axes do not start at 0 and differ between tasks."
     )
-    return Drawing(forest.draw(panels, columns=3 if longest <= 20 else 2), caption)
+    return Drawing(forest.draw(panels), caption)
 
 
 FIGURE = Entry(order=20, title="Benchmarks", make=draw)

@@ -30,24 +30,34 @@ class Panel:
     from_zero: bool = False
 
 
-def draw(panels: Sequence[Panel], columns: int = 3) -> Figure:
-    """All panels with the losses in the same order and at the same height."""
-    together = pd.concat([panel.rows for panel in panels])
-    methods = sorted(together["method"].unique(), key=style.loss_order)
-    starts = sorted(together["start"].unique(), key=style.start_order)
-    columns = min(columns, len(panels))
-    lines = -(-len(panels) // columns)
+def draw(panels: Sequence[Panel], columns: int | None = None) -> Figure:
+    """All panels, with the losses that each of them has in the same order.
+
+    Panels that have the same losses share their labels. ``columns`` is as many as the labels leave room for.
+    """
+    methods = [sorted(panel.rows["method"].unique(), key=style.loss_order) for panel in panels]
+    shared = all(each == methods[0] for each in methods)
+    starts = sorted({start for panel in panels for start in panel.rows["start"]}, key=style.start_order)
+    longest = max(len(line) for panel in panels for line in _title(panel).split("\n"))
+    columns = min(columns or (3 if shared and longest <= 20 else 2), len(panels))
+    heights = [0.85 + ROW_HEIGHT * max(map(len, methods[i : i + columns])) for i in range(0, len(panels), columns)]
     with style.settings():
-        figure = style.figure(height=lines * (0.85 + ROW_HEIGHT * len(methods)) + 0.25)
-        axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-        for axis, panel in zip(axes, panels, strict=False):
-            _panel(axis, panel, methods, starts)
+        figure = style.figure(height=sum(heights) + 0.25)
+        axes = figure.subplots(
+            len(heights), columns, squeeze=False, sharey=shared, gridspec_kw={"height_ratios": heights}
+        ).ravel()
+        for axis, panel, own in zip(axes, panels, methods, strict=False):
+            _panel(axis, panel, own, starts)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
         handles = style.start_handles(starts)
         handles += [h for axis in axes[:1] for h in axis.get_lines() if h.get_gid() == "reference"]
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), borderaxespad=0.2)
     return figure
+
+
+def _title(panel: Panel) -> str:
+    return "\n".join(map(style.short, panel.title.split("\n")))
 
 
 def _panel(axis: Axes, panel: Panel, methods: list[str], starts: list[str]) -> None:
@@ -69,11 +79,11 @@ def _panel(axis: Axes, panel: Panel, methods: list[str], starts: list[str]) -> N
     for index in range(1, len(methods), 2):
         axis.axhspan(index - 0.5, index + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
     axis.set_ylim(len(methods) - 0.5, -0.5)
-    axis.set_yticks(range(len(methods)), [style.loss_name(method) for method in methods])
+    axis.set_yticks(range(len(methods)), [style.short(style.loss_name(method)) for method in methods])
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.06)
     if panel.from_zero:
         axis.set_xlim(left=0)
     axis.set_xlabel(panel.label)
-    axis.set_title(panel.title)
+    axis.set_title(_title(panel))

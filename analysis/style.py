@@ -26,6 +26,8 @@ OTHER_LINES: list[Any] = [":", "-.", (0, (6, 1.5, 1, 1.5))]
 
 WIDTHS = {"column": 3.35, "page": 6.75}
 """Inches: one column, and the full text width, of a two-column page."""
+MAX_LABEL = 30
+"""Characters of a label in a figure; tables show all of it."""
 FONT_SIZES = {"column": 8.0, "page": 8.5}
 GRID = "#e3e3e3"
 
@@ -34,6 +36,14 @@ def loss_name(method: str) -> str:
     """How a loss, or a loss with the configuration that tells it apart ("kto beta=0.1"), is shown."""
     loss, _, variant = method.partition(" ")
     return f"{LOSS_NAMES.get(loss, loss)} {variant}".strip()
+
+
+def short(label: str, limit: int = MAX_LABEL) -> str:
+    """A label for a figure: beginning and end of one that is longer than ``limit``, around an ellipsis."""
+    if len(label) <= limit:
+        return label
+    end = (limit - 1) // 2
+    return f"{label[: limit - 1 - end].rstrip()}…{label[-end:].lstrip()}"
 
 
 def start_name(start: str) -> str:
@@ -110,7 +120,9 @@ def figure(height: float, width: Literal["column", "page"] = "page") -> Figure:
 def start_handles(starts: Iterable[str]) -> list[Line2D]:
     """Legend entries for starts, by marker."""
     return [
-        Line2D([], [], linestyle="none", marker=marker(start), color="#333333", label=f"from {start_name(start)}")
+        Line2D(
+            [], [], linestyle="none", marker=marker(start), color="#333333", label=short(f"from {start_name(start)}")
+        )
         for start in starts
     ]
 

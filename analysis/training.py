@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import wrap
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,6 +13,10 @@ from analysis import style
 from analysis.registry import Drawing, Entry, NoDataError
 from kto_bench.results import Sweep
 
+ROW_HEIGHT = 1.25
+"""Inches per setting and loss."""
+ROW_CHARACTERS = 16
+"""Characters of a label that fit the height of a row."""
 GOOD, BAD = "#1b1b1b", "#9a9a9a"
 # Title of a column, and its curves: the names a metric may have (the first one logged is drawn), and a colour (None:
 # the loss's).
@@ -39,15 +44,16 @@ def draw(sweep: Sweep) -> Drawing:
     starts = sorted(table["start"].unique(), key=style.start_order)
     window = max(1, int(table.groupby("run")["step"].count().max()) // 40)
     with style.settings():
-        figure = style.figure(height=1.25 * len(groups) + 0.75)
+        figure = style.figure(height=ROW_HEIGHT * len(groups) + 0.75)
         axes = figure.subplots(len(groups), len(COLUMNS), squeeze=False, sharex=True)
         for line, ((setting, method), rows) in enumerate(groups):
             for axis, (title, curves) in zip(axes[line], COLUMNS.items(), strict=True):
                 _panel(axis, rows, curves, style.colour(str(method)), window)
                 if line == 0:
                     axis.set_title(title)
-            name = style.loss_name(str(method))
-            axes[line][0].set_ylabel(f"{name}\n{setting}" if setting else name, fontweight="bold")
+            names = [style.short(name) for name in (style.loss_name(str(method)), str(setting))]
+            lines = [part for name in names for part in wrap(name, ROW_CHARACTERS)]
+            axes[line][0].set_ylabel("\n".join(lines), fontweight="bold")
         for axis in axes[-1]:
             axis.set_xlabel("optimiser step")
         handles = [

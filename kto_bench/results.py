@@ -8,7 +8,7 @@ everything else: a damaged line that is not the last one is an error that names 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +24,16 @@ KEYS = ["run", "setting", "start", "method", "seed", "loss", "model", "feedback"
 """Columns that every table begins with (see ``Sweep``)."""
 PLACES = ("artifacts", "results", "tracking")
 """Parts of a configuration that say where things go, and nothing about the run."""
+SAME_METHOD = ("seed", "sweep", *PLACES)
+"""Parts of a configuration in which runs of the same method may differ."""
+ROUNDING = (
+    "train.micro_batch_size",
+    "train.gradient_checkpointing",
+    "start.train.micro_batch_size",
+    "start.train.gradient_checkpointing",
+    "evaluation.generation.batch_size",
+)
+"""Keys of a configuration that decide on memory and speed, and change a result by rounding at most."""
 
 
 class RecordError(ValueError):
@@ -73,9 +83,9 @@ class Sweep:
 
     Every table begins with the columns KEYS. ``setting`` joins the values of those labels, apart from loss, start and
     seed, that vary over the sweep ("" if none does): runs are compared only within a setting. ``method`` is the loss,
-    extended by what differs ("kto beta=0.1") where runs with the same labels have different configurations, so that
-    these are never averaged. A run whose labels and configuration are those of a later one, made before the code of the
-    suite or the content of its data changed, has the state "superseded".
+    extended by what differs ("kto beta=0.1") where runs with the same labels apart from the seed have different
+    configurations, so that these are never averaged. A run whose labels and configuration are those of a later one,
+    made before the code of the suite, the content of its data or a key of ROUNDING changed, has the state "superseded".
 
     ``outcomes``, ``benchmarks``, ``completions`` and ``guards`` hold runs that are done, ``training`` also those that
     are not yet, ``runs`` all.
@@ -219,7 +229,7 @@ def _superseded(records: list[Record]) -> list[Record]:
     latest: dict[str, Record] = {}
     identities = {}
     for record in records:
-        config = {key: value for key, value in record.json("config.json").items() if key not in PLACES}
+        config = _configuration(record)
         identities[record.run] = identity = json.dumps([record.labels, config], sort_keys=True)
         if config and str(record.status.get("started")) >= str(latest.get(identity, record).status.get("started")):
             latest[identity] = record
@@ -227,33 +237,70 @@ def _superseded(records: list[Record]) -> list[Record]:
     for record in records:
         newer = latest.get(identities[record.run], record)
         if newer is not record and record.state != "unreadable":
-            reason = f"made with other code or data than {newer.run}, which is later; delete this folder"
+            reason = f"made with other code, data or batch sizes than {newer.run}, which is later; delete this folder"
             record = replace(record, status={**record.status, "state": "superseded", "reason": reason})
         marked.append(record)
     return marked
 
 
 def _variants(records: list[Record]) -> dict[str, str]:
-    """What tells runs with the same labels apart, by run: configuration values, or else the run's name."""
+    """What tells runs with the same labels, whatever their seeds, apart: configuration values, or else the run's name.
+
+    A key that differs among the runs of one start is named for all starts, so that methods compare between starts.
+    """
+    records = [record for record in records if record.state not in ("unreadable", "superseded")]
+    configs = {record.run: _configuration(record) for record in records}
     same_labels = defaultdict(list)
     for record in records:
-        if record.state not in ("unreadable", "superseded"):
-            same_labels[json.dumps(record.labels, sort_keys=True)].append(record)
+        if configs[record.run]:
+            same_labels[_labels(record, "seed")].append(record)
     differing: dict[str, dict[str, None]] = defaultdict(dict)
     for group in same_labels.values():
-        if len(group) > 1:
-            keys = varying(flatten(record.json("config.json")) for record in group)
-            differing[group[0].labels["loss"]] |= dict.fromkeys(keys or [""])
-    variants = {}
-    for record in records:
-        if record.labels["loss"] in differing and record.state not in ("unreadable", "superseded"):
-            config = flatten(record.json("config.json"))
-            parts = [
-                f"{key.rpartition('.')[2]}={config.get(key)}" if key else f"[{record.run.rpartition('-')[2]}]"
-                for key in differing[record.labels["loss"]]
-            ]
-            variants[record.run] = " ".join(parts)
-    return variants
+        keys = _telling([configs[record.run] for record in group])
+        differing[_labels(group[0], "seed", "start")] |= dict.fromkeys(keys)
+    variants = {
+        record.run: _variant(configs[record.run], list(differing[_labels(record, "seed", "start")]))
+        for record in records
+    }
+    cells = {record.run: (_labels(record), variants[record.run]) for record in records}
+    alike = Counter(cells.values())
+    return {
+        run: f"{variant} [{run.rpartition('-')[2]}]".lstrip() if alike[cells[run]] > 1 else variant
+        for run, variant in variants.items()
+    }
+
+
+def _configuration(record: Record) -> dict[str, Any]:
+    """The flattened configuration without the keys that say nothing about the method."""
+    config = flatten(record.json("config.json"))
+    untrained = "loss._target_" in config and config["loss._target_"] is None
+    left_out = {*SAME_METHOD, "train"} if untrained else SAME_METHOD
+    return {k: v for k, v in config.items() if k.partition(".")[0] not in left_out and k not in ROUNDING}
+
+
+def _labels(record: Record, *without: str) -> str:
+    return json.dumps({key: value for key, value in record.labels.items() if key not in without}, sort_keys=True)
+
+
+def _telling(configs: list[dict[str, Any]]) -> list[str]:
+    """The keys whose values tell all different ``configs`` apart; names and classes only where nothing else does."""
+    keys = varying(configs)
+    for left_out in (("name", "_target_"), ("_target_",), ("name",)):
+        fewer = [key for key in keys if key.rpartition(".")[2] not in left_out]
+        if _distinct(configs, fewer) == _distinct(configs, keys):
+            return fewer
+    return keys
+
+
+def _distinct(configs: list[dict[str, Any]], keys: list[str]) -> int:
+    return len({json.dumps([config.get(key) for key in keys], sort_keys=True) for config in configs})
+
+
+def _variant(config: dict[str, Any], keys: list[str]) -> str:
+    """ "beta=0.1 epochs=2"; keys that end alike are written in full, those that ``config`` lacks are left out."""
+    ends = Counter(key.rpartition(".")[2] for key in keys)
+    names = {key: key if ends[key.rpartition(".")[2]] > 1 else key.rpartition(".")[2] for key in keys}
+    return " ".join(f"{names[key]}={config[key]}" for key in keys if key in config)
 
 
 def _run_folders(folder: Path) -> list[Path]:

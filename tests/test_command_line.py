@@ -102,6 +102,15 @@ def test_a_refused_configuration_is_one_message_and_exit_status_2(
     assert not (tmp_path / "artifacts" / "align").exists()
 
 
+def test_several_processes_for_one_run_are_refused_rather_than_left_waiting_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = run(tmp_path, "loss=kto")
+    assert done.returncode == 2
+    assert "WORLD_SIZE: 2 processes" in done.stderr
+
+
 def test_a_multirun_finishes_what_can_be_finished_and_tells_what_failed(folder: Path) -> None:
     """One failing cell of four: the others finish, its traceback is in its folder, and the exit status is 1."""
     cells = small("loss=dpo,kto", "train.learning_rate=1e-3,1e38", "train.max_grad_norm=1e38", "sweep=mixed")

@@ -121,6 +121,76 @@ def test_runs_with_the_same_labels_are_told_apart_by_configuration(tmp_path):
     }
 
 
+def test_configurations_at_different_seeds_are_told_apart(tmp_path):
+    run(tmp_path, seed=0, config={"loss": {"beta": 0.1}, "seed": 0})
+    run(tmp_path, seed=1, config={"loss": {"beta": 0.3}, "seed": 1})
+    assert Sweep.load("s", tmp_path).runs["method"].tolist() == ["kto beta=0.1", "kto beta=0.3"]
+
+
+def test_seed_places_and_rounding_make_no_method(tmp_path):
+    for seed in (0, 1):
+        config = {"seed": seed, "sweep": str(seed), "artifacts": str(seed), "tracking": {"mode": seed}}
+        config |= {"train": {"micro_batch_size": 2**seed, "gradient_checkpointing": bool(seed), "steps": 5}}
+        config |= {"evaluation": {"generation": {"batch_size": seed}}}
+        run(tmp_path, seed=seed, config=config)
+    assert set(Sweep.load("s", tmp_path).runs["method"]) == {"kto"}
+
+
+def test_a_run_of_another_batch_size_is_superseded(tmp_path):
+    for suffix, size in (("aa", 8), ("bb", 16)):
+        folder = run(tmp_path, suffix=suffix, config={"train": {"micro_batch_size": size, "steps": 5}})
+        write(folder, "status.json", {"state": "done", "started": f"2026-01-{size:02}"})
+    assert Sweep.load("s", tmp_path).runs["state"].tolist() == ["superseded", "done"]
+
+
+def test_settings_are_not_variants_and_variants_stay_in_their_setting(tmp_path):
+    run(tmp_path, labels={"model": "a"}, suffix="aa", config={"model": {"dtype": "bf16"}, "loss": {"beta": 0.1}})
+    run(tmp_path, labels={"model": "b"}, suffix="bb", config={"model": {"size": 3}, "loss": {"beta": 0.1}})
+    run(tmp_path, labels={"model": "b"}, suffix="cc", seed=1, config={"model": {"size": 3}, "loss": {"beta": 0.2}})
+    table = Sweep.load("s", tmp_path).runs
+    assert list(zip(table["setting"], table["method"], strict=True)) == [
+        ("a", "kto"), ("b", "kto beta=0.1"), ("b", "kto beta=0.2"),
+    ]  # fmt: skip
+
+
+def test_variants_are_named_alike_for_all_starts(tmp_path):
+    run(tmp_path, start="base", suffix="aa", config={"loss": {"beta": 0.1}, "start": {"steps": 0}})
+    run(tmp_path, suffix="bb", config={"loss": {"beta": 0.1}, "start": {"steps": 9}})
+    run(tmp_path, suffix="cc", seed=1, config={"loss": {"beta": 0.3}, "start": {"steps": 9}})
+    assert Sweep.load("s", tmp_path).runs["method"].tolist() == ["kto beta=0.1", "kto beta=0.1", "kto beta=0.3"]
+
+
+@pytest.mark.parametrize(
+    ("configs", "methods"),
+    [
+        ([{"l": {"_target_": "A", "name": "x", "b": 1}}, {"l": {"_target_": "B", "name": "y", "b": 2}}], "b=1, b=2"),
+        ([{"l": {"_target_": "A", "name": "x"}}, {"l": {"_target_": "B", "name": "y"}}], "name=x, name=y"),
+        ([{"l": {"_target_": "A"}}, {"l": {"_target_": "B"}}], "_target_=A, _target_=B"),
+        ([{"clip": 1}, {"x": 3}], "clip=1, x=3"),
+        ([{"clip": 1, "x": 3}, {"x": 3}], "clip=1, "),
+        ([{"a": {"n": 1}, "b": {"n": 1}}, {"a": {"n": 2}, "b": {"n": 3}}], "a.n=1 b.n=1, a.n=2 b.n=3"),
+    ],
+)
+def test_variants_are_short(tmp_path, configs, methods):
+    for seed, config in enumerate(configs):
+        run(tmp_path, seed=seed, config=config)
+    found = Sweep.load("s", tmp_path).runs["method"]
+    assert ", ".join(found.str.removeprefix("kto").str.strip()) == methods
+
+
+def test_a_run_without_configuration_does_not_lengthen_the_others(tmp_path):
+    run(tmp_path, seed=0, config={"loss": {"beta": 0.1}})
+    run(tmp_path, seed=1, state="failed")
+    assert set(Sweep.load("s", tmp_path).runs["method"]) == {"kto"}
+
+
+def test_settings_that_an_untrained_run_never_used_do_not_tell_it_apart(tmp_path):
+    for seed, steps in ((0, 5), (1, 9)):
+        run(tmp_path, "none", seed=seed, config={"loss": {"_target_": None}, "train": {"steps": steps}})
+        run(tmp_path, "dpo", seed=seed, config={"loss": {"_target_": "x.DPO"}, "train": {"steps": steps}})
+    assert set(Sweep.load("s", tmp_path).runs["method"]) == {"none", "dpo steps=5", "dpo steps=9"}
+
+
 def test_a_later_run_of_the_same_configuration_supersedes_the_earlier_one(tmp_path):
     """After a change of code or data the same cell has another fingerprint, and so another folder."""
     for suffix, started, artifacts in (("bb", "2026-01-01", "here"), ("aa", "2026-01-02", "there")):

@@ -44,10 +44,14 @@ def write_run(
     labels = {"loss": loss, "start": start, "model": "sandbox_small", "feedback": "sandbox", "seed": seed}
     labels |= settings.pop("labels", {})
     write_json(folder / "run.json", {"run": run, "sweep": sweep.name, "labels": labels, "stages": {"align": hash_}})
-    beta = settings.pop("beta", 0.1)
+    beta, planned = settings.pop("beta", 0.1), settings.pop("planned", steps)
     write_json(
         folder / "config.json",
-        {"loss": {"_target_": f"kto_bench.losses.{loss}.Loss", "beta": beta}, "train": {"steps": steps}, "seed": seed},
+        {
+            "loss": {"_target_": f"kto_bench.losses.{loss}.Loss", "beta": beta},
+            "train": {"steps": planned},
+            "seed": seed,
+        },
     )
     status = {"state": state, "run": run, "sweep": sweep.name, "fingerprint": hash_, "reason": None, "traceback": None}
     status |= {"started": "2026-08-01T10:00:00", "finished": "2026-08-01T10:02:00", "host": "node1", "pid": 7}
@@ -147,5 +151,25 @@ def write_sweep(results: Path, name: str = "planted", seeds: int = 3, prompts: i
             write_run(sweep, loss, start, seed, win=win, prompts=prompts, **rambles)
     write_run(sweep, "orpo", "sft", 0, state="failed", steps=6)
     write_run(sweep, "ipo", "sft", 0, state="skipped", steps=0)
-    write_run(sweep, "kto", "sft", seeds, state="running", steps=25)
+    write_run(sweep, "kto", "sft", seeds, state="running", steps=25, planned=40)
+    return sweep
+
+
+def write_mixed(results: Path, name: str = "mixed", prompts: int = 32) -> Path:
+    """Three settings and two losses that not all settings have; the first has two betas, at different seeds."""
+    sweep = results / name
+    first, second, third = (
+        {"model": model, "feedback": feedback}
+        for model, feedback in (
+            ("sandbox_small", "sandbox"),
+            ("meta_llama_3_8b_instruct", "ultrafeedback_binarized"),
+            ("qwen2_5_7b", "kto_mix_14k"),
+        )
+    )
+    write_run(sweep, "kto", "sft", 0, prompts=prompts, beta=0.1, hash_="a1", labels=first)
+    write_run(sweep, "kto", "sft", 1, prompts=prompts, beta=0.3, hash_="a2", labels=first)
+    write_run(sweep, "dpo", "sft", 0, prompts=prompts, hash_="a3", labels=first)
+    write_run(sweep, "kto", "sft", 0, prompts=prompts, beta=0.2, hash_="b1", labels=second)
+    write_run(sweep, "dpo", "sft", 0, prompts=prompts, steps=20, hash_="c1", labels=third)
+    write_run(sweep, "dpo", "base", 1, prompts=prompts, steps=20, hash_="c2", labels=third)
     return sweep

@@ -103,6 +103,30 @@ def test_each_setting_has_a_panel_of_its_own(tmp_path):
     }
 
 
+def labels_by_panel(figure):
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    return {axis.get_title(loc="left"): [label.get_text() for label in axis.get_yticklabels()] for axis in shown}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mixed_folder_shows_each_setting_with_its_own_methods_only(tmp_path):
+    synthetic.write_mixed(tmp_path)
+    sweep = Sweep.load("mixed", tmp_path)
+    assert sweep.outcomes.groupby("setting")["method"].unique().map(sorted).to_dict() == {
+        "sandbox · sandbox_small": ["dpo", "kto beta=0.1", "kto beta=0.3"],
+        "ultrafeedback_binarized · meta_llama_3_8b_instruct": ["kto"],
+        "kto_mix_14k · qwen2_5_7b": ["dpo"],
+    }
+    for name, entry in FIGURES.items():
+        style.save(entry.make(sweep).figure, tmp_path, name)
+    assert labels_by_panel(win_rate.draw(sweep).figure) == {
+        "sandbox · sandbox_small": ["DPO", "KTO beta=0.1", "KTO beta=0.3"],
+        "ultrafeedback_b…_3_8b_instruct": ["KTO"],
+        "kto_mix_14k · qwen2_5_7b": ["DPO"],
+    }
+    assert "ultrafeedback_binarized · meta_llama_3_8b_instruct" in set(summary_table.make(sweep).display["Setting"])
+
+
 def test_benchmarks_have_a_panel_per_task(sweep):
     drawn = texts(benchmarks.draw(sweep).figure)
     assert {"sandbox_facts", "sandbox_arithmetic", "acc (%)"} <= drawn

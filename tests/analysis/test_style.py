@@ -36,6 +36,13 @@ def test_names(method, name):
     assert style.loss_name(method) == name
 
 
+def test_long_labels_keep_their_beginning_and_end():
+    assert style.short("x" * 30) == "x" * 30
+    assert style.short("abcdefghij", 5) == "ab…ij"
+    assert style.short("KTO beta=0.1 learning_rate=0.0005 epochs=2").startswith("KTO beta=0.1")
+    assert len(style.short("x" * 90)) == style.MAX_LABEL
+
+
 def drawing():
     with style.settings("column"):
         figure = style.figure(2, "column")
