@@ -34,8 +34,8 @@ def test_a_question_it_cannot_read_is_an_error():
         GoldUtilityJudge().scores("Write a poem.", "no.")
 
 
-def test_the_evaluation_yaml_names_it(conf):
-    assert build(conf("evaluation/sandbox.yaml")["judge"], Judge, "evaluation.judge") == GoldUtilityJudge()
+def test_the_judge_yaml_names_it(conf):
+    assert build(conf("judge/gold_utility.yaml"), Judge, "evaluation.judge") == GoldUtilityJudge()
 
 
 def test_through_alpaca_eval_the_win_rate_is_that_of_the_utilities(tmp_path):
