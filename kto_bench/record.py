@@ -73,6 +73,10 @@ class Record:
         reason = f"{type(error).__name__}: {error}"
         self._status("failed", reason=reason, traceback="".join(traceback.format_exception(error)), finished=_now())
 
+    def preempted(self, reason: str) -> None:
+        """Stopped from outside, through no fault of the run: a relaunch goes on with it."""
+        self._status("preempted", reason=reason, finished=_now())
+
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, atomically."""
         text = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str)

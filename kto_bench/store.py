@@ -21,7 +21,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from kto_bench.machines import machine_rank
+
 MANIFEST = "stage.json"
+SECONDS_FOR_THE_FIRST_MACHINE = 1800
+PARTIAL = ".partial-"
 
 
 def fingerprint_of(value: Any) -> str:
@@ -43,6 +47,8 @@ class Stage:
     config: Mapping[str, Any]
     inputs: Mapping[str, Stage]
     build: Callable[[Path, dict[str, Path]], None] = field(compare=False)
+    machines: int = field(default=1, compare=False)
+    """How many machines build it together: ``build`` is called on each, and the first one keeps what it makes."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -93,22 +99,41 @@ class Store:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Inputs before our own lock: whoever waits for us must not also hold up those who only need the inputs.
         inputs = {name: self.fetch(wanted).folder for name, wanted in stage.inputs.items()}
+        if stage.machines > 1 and machine_rank() > 0:
+            return self._join(stage, inputs)
         with locked(folder.with_suffix(".lock"), lambda holder: self._on_wait(stage, holder)):
             if self.has(stage):
                 return self._found(stage, cached=True)
             self._build(stage, folder, inputs)
             return self._found(stage, cached=False)
 
+    def _join(self, stage: Stage, inputs: dict[str, Path]) -> Fetched:
+        """Do this machine's part of what the first one builds, and wait until that has put it in its place."""
+        folder = self.folder(stage)
+        stage.build(folder.with_name(f"{folder.name}{PARTIAL}elsewhere"), inputs)
+        deadline = time.monotonic() + SECONDS_FOR_THE_FIRST_MACHINE
+        while not self.has(stage):
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{stage.name}: this machine's part is done, but the first machine has not made {folder} in "
+                    f"{SECONDS_FOR_THE_FIRST_MACHINE} s; look at its messages, and check that both see one file system"
+                )
+            time.sleep(0.2)
+        return self._found(stage, cached=False)
+
     def _found(self, stage: Stage, cached: bool) -> Fetched:
         folder = self.folder(stage)
+        # Also where the artifact was there already: whoever built it may have been killed right before this.
+        if stage.machines == 1 or machine_rank() == 0:
+            shutil.rmtree(saved_beside(folder), ignore_errors=True)
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return Fetched(folder, manifest["wall_seconds"], cached)
 
     def _build(self, stage: Stage, folder: Path, inputs: dict[str, Path]) -> None:
         # We hold the lock, so any other partial folder of this artifact belongs to a process that was killed.
-        for leftover in folder.parent.glob(f"{folder.name}.partial-*"):
+        for leftover in folder.parent.glob(f"{folder.name}{PARTIAL}*"):
             shutil.rmtree(leftover)
-        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        partial = folder.with_name(f"{folder.name}{PARTIAL}{os.getpid()}")
         partial.mkdir()
         started = time.monotonic()
         try:
@@ -123,12 +148,22 @@ class Store:
             }
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False), encoding="utf-8")
             for path in [*partial.rglob("*"), partial]:
-                _sync(path)
+                sync(path)
             partial.rename(folder)
-            _sync(folder.parent)
+            sync(folder.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+def saved_beside(partial: Path) -> Path:
+    """Where a stage that is being built in ``partial`` may keep what shall survive a kill or a failure.
+
+    ``artifacts/<stage>/<fingerprint>.saved``, whichever process builds it. It is not made here, and the store removes
+    it once the artifact is whole. Under the artifact's lock, so only one process at a time uses it.
+    """
+    fingerprint, _, _ = partial.name.partition(PARTIAL)
+    return partial.with_name(f"{fingerprint}.saved")
 
 
 def locked(path: Path, on_wait: Callable[[str], None]) -> FileLock:
@@ -146,8 +181,8 @@ def locked(path: Path, on_wait: Callable[[str], None]) -> FileLock:
     return lock
 
 
-def _sync(path: Path) -> None:
-    """Force a file or folder to the disk, so that a renamed artifact is whole even after a power cut."""
+def sync(path: Path) -> None:
+    """Force a file or folder to the disk, so that what is renamed next is whole even after a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -159,5 +194,5 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace the file at ``path`` by ``text`` in one step: a reader sees the old content or the new."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8")
-    _sync(partial)
+    sync(partial)
     partial.replace(path)

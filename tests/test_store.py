@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kto_bench.store import MANIFEST, Stage, Store, fingerprint_of, write_atomically
+from kto_bench.store import MANIFEST, Stage, Store, fingerprint_of, saved_beside, write_atomically
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -147,3 +147,69 @@ def test_an_atomic_write_replaces_the_whole_file(tmp_path: Path) -> None:
     write_atomically(path, "new")
     assert path.read_text() == "new"
     assert [child.name for child in tmp_path.iterdir()] == ["status.json"]
+
+
+def saving(*, fails: bool) -> Stage:
+    """A stage that adds a line to what it saves beside its folder, and then fails or writes what it has saved."""
+
+    def build(folder: Path, inputs: dict[str, Path]) -> None:
+        saved = saved_beside(folder)
+        saved.mkdir(exist_ok=True)
+        with (saved / "state").open("a") as file:
+            file.write("step\n")
+        if fails:
+            raise RuntimeError("planted")
+        (folder / "whole").write_text((saved / "state").read_text())
+
+    return Stage("align", 1, {"beta": 0.1}, {}, build)
+
+
+def test_what_a_stage_saves_survives_failures_and_is_removed_with_success(tmp_path: Path) -> None:
+    store, failing = Store(tmp_path), saving(fails=True)
+    saved = tmp_path / "align" / f"{failing.fingerprint}.saved"
+    for attempt in (1, 2):
+        with pytest.raises(RuntimeError, match="planted"):
+            store.fetch(failing)
+        assert (saved / "state").read_text() == "step\n" * attempt
+        assert not store.has(failing)
+        assert not list((tmp_path / "align").glob("*.partial-*"))
+    found = store.fetch(saving(fails=False))
+    assert not found.cached
+    assert (found.folder / "whole").read_text() == "step\n" * 3
+    assert not saved.exists()
+    assert [path.name for path in tmp_path.glob("align/*") if path.is_dir()] == [failing.fingerprint]
+
+
+def save_in_process(root: str) -> None:
+    def build(folder: Path, inputs: dict[str, Path]) -> None:
+        saved_beside(folder).mkdir()
+        (saved_beside(folder) / "state").write_text("step 1")
+        time.sleep(60)
+
+    Store(Path(root)).fetch(Stage("align", 1, {"beta": 0.1}, {}, build))
+
+
+def test_what_a_stage_saves_survives_kill_9(tmp_path: Path) -> None:
+    wanted = saving(fails=True)
+    state = tmp_path / "align" / f"{wanted.fingerprint}.saved" / "state"
+    worker = SPAWN.Process(target=save_in_process, args=(str(tmp_path),))
+    worker.start()
+    deadline = time.monotonic() + 60
+    while not (state.exists() and state.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    worker.kill()
+    worker.join()
+    with pytest.raises(RuntimeError, match="planted"):
+        Store(tmp_path).fetch(wanted)
+    assert state.read_text() == "step 1step\n"
+
+
+def test_what_a_killed_process_left_beside_a_whole_artifact_is_removed(tmp_path: Path) -> None:
+    """A kill between the renaming and the removal."""
+    store = Store(tmp_path)
+    found = store.fetch(saving(fails=False))
+    saved_beside(found.folder).mkdir()
+    (saved_beside(found.folder) / "state").touch()
+    assert store.fetch(saving(fails=False)).cached
+    assert not saved_beside(found.folder).exists()
+    assert (found.folder / "whole").exists()
