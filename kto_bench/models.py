@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import field_validator
 
+from kto_bench.adapters import SETTINGS as ADAPTER_SETTINGS
+from kto_bench.adapters import AdapterCheckpoint
 from kto_bench.component import Component, ConfigError
 from kto_bench.feedback.templates import apply_template_choice, check_template_choice
 from kto_bench.seeds import derive
@@ -42,13 +44,21 @@ class ModelSource(Component):
         """Whether the weights can be trained as they are."""
         return True
 
+    @property
+    def adaptable(self) -> bool:
+        """Whether low-rank adapters can be trained on the weights, which stay as they are."""
+        return True
+
     def build(self, folder: Path, seed: int, progress: Progress) -> None:
         """Fill ``folder`` so that ``load_policy`` and ``load_tokenizer`` read it."""
         raise TypeError(f"{type(self).__name__} does not define build()")
 
 
 class Pretrained(ModelSource):
-    """A published checkpoint: a hub id or a local folder in the format of ``transformers``, safetensors only."""
+    """A published checkpoint: a hub id or a local folder in the format of ``transformers``, safetensors only.
+
+    It may also be an adapter in the format of ``peft``: the start is then its base with the adapter merged.
+    """
 
     path: str
     revision: str = "main"
@@ -60,8 +70,10 @@ class Pretrained(ModelSource):
     def _no_empty_path(cls, path: str) -> str:
         if not path.strip():
             raise ValueError("give a hub id such as EleutherAI/pythia-1.4b, or a local folder")
-        if path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir():
+        folder = Path(path).expanduser()
+        if path.startswith((".", "/", "~")) and not folder.is_dir():
             raise ValueError("there is no such folder; give an existing checkpoint folder, or a hub id")
+        AdapterCheckpoint.in_folder(folder)
         return path
 
     @field_validator("chat_template")
@@ -74,10 +86,27 @@ class Pretrained(ModelSource):
         """In half precision small updates round away."""
         return self.dtype == "float32"
 
+    @property
+    def adaptable(self) -> bool:
+        """Adapters are fp32 themselves, but the activations between them overflow in float16."""
+        return self.dtype in ("float32", "bfloat16")
+
     def identity(self) -> dict[str, Any]:
-        """The hub id and revision, or of a local folder the content of its files; and the template itself."""
+        """The hub id and revision, or of a local folder the content of its files; and the template itself.
+
+        Of a local adapter, its content and the base: the base's content where that is local, its hub id and revision
+        where not.
+        """
         identity = super().identity()
-        if (folder := Path(self.path).expanduser()).is_dir():
+        folder = Path(self.path).expanduser()
+        if (adapter := AdapterCheckpoint.in_folder(folder)) is not None:
+            base: dict[str, Any] = {"path": adapter.base, "revision": adapter.revision}
+            if adapter.base_folder is not None:
+                base = {"sha256": _digest(adapter.base_folder)}
+            content = _digest(folder, without=ADAPTER_SETTINGS)  # which says where the base lies
+            identity["path"] = {"sha256": content, "adapter": adapter.settings, "base": base}
+            del identity["revision"]
+        elif folder.is_dir():
             identity["path"] = {"sha256": _digest(folder)}
             del identity["revision"]
         if Path(self.chat_template).is_file():
@@ -87,20 +116,28 @@ class Pretrained(ModelSource):
     def build(self, folder: Path, seed: int, progress: Progress) -> None:
         """Save the tokenizer with its chat template, and the weights of a local folder or a pointer to the hub's.
 
-        Local files may change or move later, so they are copied; of a hub repository the commit is kept.
+        Local files may change or move later, so they are copied; of a hub repository the commit is kept. Of an adapter
+        the merged weights are saved, in fp32.
         """
         from transformers import AutoConfig, AutoTokenizer
 
+        _without_bars()
         local = Path(self.path).expanduser()
         options = {"trust_remote_code": False, **({} if local.is_dir() else {"revision": self.revision})}
         path = str(local) if local.is_dir() else self.path
-        config = AutoConfig.from_pretrained(path, **options)
         pointer: dict[str, str] = {"dtype": self.dtype}
-        if local.is_dir():
+        try:
+            adapter = AdapterCheckpoint.find(path, self.revision)
+            config = AutoConfig.from_pretrained(path, **options) if adapter is None else None
+        except OSError as error:
+            raise ConfigError(f"model.path: cannot load {self.path!r}: {error}") from error
+        if adapter is not None:
+            adapter.merged().save_pretrained(folder, safe_serialization=True)
+        elif local.is_dir():
             shutil.copytree(local, folder, dirs_exist_ok=True, ignore=NOT_COPIED)
         else:
             pointer |= {"path": self.path, "revision": getattr(config, "_commit_hash", None) or self.revision}
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        tokenizer = AutoTokenizer.from_pretrained(path, **options) if adapter is None else adapter.tokenizer()
         apply_template_choice(tokenizer, self.chat_template)
         tokenizer.save_pretrained(folder)
         (folder / POINTER).write_text(json.dumps(pointer), encoding="utf-8")
@@ -227,9 +264,13 @@ def _without_bars() -> None:
     logging.disable_progress_bar()
 
 
-def _digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of the files of a checkpoint folder, read once while they do not change."""
+def _digest(folder: Path, without: str | None = None) -> str:
+    """SHA-256 over the names and contents of the files of a checkpoint folder, read once while they do not change.
+
+    ``without`` names a file of the folder that is left out.
+    """
     files = sorted(path for path in folder.resolve().rglob("*") if path.is_file())
+    files = [path for path in files if path != folder.resolve() / (without or "")]
     return _digest_of(folder.resolve(), tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 
