@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 # --no-compile: Python compiles what is imported, when it is imported, which is a small part of what is installed.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 
+# Every stage and test may start processes, which would all compile what they import where this is set.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint format lock clean
@@ -23,7 +26,7 @@ demo: $(VENV)/.installed ## set up from nothing, run the quickstart sweep on the
 	@echo "== the report: file://$(CURDIR)/reports/quickstart/index.html"
 
 test: $(VENV)/.installed-test ## set up from nothing and run the tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: $(VENV)/.installed-test ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .

@@ -108,7 +108,7 @@ def _latex(text: str) -> str:
 
 
 def _problems(sweep: Sweep) -> list[dict[str, str]]:
-    """Runs that failed, were skipped or could not be read, with all that is known about why."""
+    """Runs that failed, were preempted or skipped, or could not be read, with all that is known about why."""
     rows = sweep.runs[~sweep.runs["state"].isin(["done", "running"])]
     problems = []
     for row in rows_of(rows):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import multiprocessing
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from kto_bench.component import USAGE_ERROR, ConfigError
 from kto_bench.feedback.types import FeedbackError
+from kto_bench.machines import check_machines
+from kto_bench.preemption import EXIT_STATUS, Preempted, Preemption, of_worker
+
+if TYPE_CHECKING:
+    from kto_bench.config import Config
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "conf"
 
@@ -31,11 +37,26 @@ def entry(node: DictConfig) -> None:
     try:
         config = resolve(node)
         check_tracking(config.tracking)
+        check_machines(config.train.nodes)
     except (ConfigError, FeedbackError) as error:
         _refuse(str(error))
+    if multiprocessing.current_process().name != "MainProcess":
+        _execute_as_worker(config)
     # In a multirun the ledger reads the records of all cells at the end and sets the exit status.
-    if execute(config) == "failed" and HydraConfig.get().mode == RunMode.RUN:
+    elif execute(config) == "failed" and HydraConfig.get().mode == RunMode.RUN:
         raise SystemExit(1)
+
+
+def _execute_as_worker(config: Config) -> None:
+    """Do a cell, unless this worker was preempted. Does not raise: joblib would kill the others while they save."""
+    from kto_bench.run import execute
+
+    preemption = of_worker()
+    try:
+        if not preemption.requested:
+            execute(config)
+    except Preempted:
+        preemption.requested = True
 
 
 def main() -> None:
@@ -50,12 +71,26 @@ def main() -> None:
             "start kto-bench itself, and spread the cells of a multirun with hydra/launcher=processes"
         )
     try:
-        entry()
+        _preemptible()
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain(error, sys.argv[1:]))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with what is missing", file=sys.stderr)
         raise SystemExit(130) from None
+    except Preempted as error:
+        print(f"preempted: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_STATUS) from None
+
+
+def _preemptible() -> None:
+    """``entry``; with workers, SIGTERM is raised only once they have saved and ended."""
+    with Preemption(workers=True) as preemption:
+        try:
+            entry()
+        except SystemExit as ended:
+            if ended.code:
+                preemption.check()
+            raise
 
 
 def _refuse(message: str) -> NoReturn:

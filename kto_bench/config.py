@@ -143,10 +143,12 @@ def _plain(node: DictConfig) -> Any:
 def _check(config: Config) -> None:
     """Refuse combinations that cannot be run."""
     loss, train = config.loss, config.train
-    if not config.model.trainable and (loss is not None or config.start.train is not None):
+    trainings = {"train": None if loss is None else train, "start.train": config.start.train}
+    _check_trainings(config.model, {name: settings for name, settings in trainings.items() if settings is not None})
+    if config.start.train is not None and config.start.train.nodes != train.nodes:
         raise ConfigError(
-            "model.dtype: training needs float32 weights, since smaller ones round small updates away; choose "
-            "model.dtype=float32, with train.precision=bf16 to compute in bf16"
+            f"start.train.nodes: {config.start.train.nodes} is not train.nodes, which is {train.nodes}: one command "
+            "per machine does the whole run; choose the same number for both"
         )
     available = config.feedback.kind()
     if loss is not None:
@@ -174,3 +176,30 @@ def _check(config: Config) -> None:
         raise ConfigError("evaluation.judge: needs completions to judge; give evaluation.prompts, or set it to null")
     if config.evaluation.benchmarks is not None:
         config.evaluation.benchmarks.check()
+
+
+def _check_trainings(model: ModelSource, trainings: Mapping[str, TrainConfig]) -> None:
+    """Refuse trainings, called by their fields, that the model or this machine cannot do."""
+    whole = [field for field, train in trainings.items() if train.lora is None]
+    if (whole and not model.trainable) or (trainings and not model.adaptable):
+        lora = " and ".join(f"{field}.lora" for field in whole or trainings)
+        raise ConfigError(
+            "model.dtype: training needs float32 weights, since smaller ones round small updates away; choose "
+            "model.dtype=float32, with train.precision=bf16 to compute in bf16; or model.dtype=bfloat16 with adapters "
+            f"in every training, by {lora}"
+        )
+    for field, train in trainings.items():
+        if train.sharding == "full" and train.processes == 1:
+            raise ConfigError(
+                f"{field}.sharding: 'full' shares the model among processes, and there is one; set "
+                f"{field}.processes_per_node to the number of GPUs, or choose {field}.sharding=none"
+            )
+        if train.processes_per_node > 1:
+            import torch
+
+            devices = torch.cuda.device_count()  # 0 where training is on the CPU, with any number of processes
+            if 0 < devices < train.processes_per_node:
+                raise ConfigError(
+                    f"{field}.processes_per_node: {train.processes_per_node} is more than the GPUs of this machine, "
+                    f"which has {devices}; choose at most {devices}"
+                )

@@ -1,8 +1,8 @@
 """Records in, tidy tables out: everything that figures, tables and reports know about a sweep comes through here.
 
 A record is one folder ``results/<sweep>/<run>/`` of small text files. Loading is tolerant of what interrupted sweeps
-leave behind (runs that failed, were skipped, still run or were killed in the middle of a line) and strict about
-everything else: a damaged line that is not the last one is an error that names the file and the line.
+leave behind (runs that failed, were preempted or skipped, still run or were killed in the middle of a line) and strict
+about everything else: a damaged line that is not the last one is an error that names the file and the line.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from kto_bench.lines import read_lines
+from kto_bench.training.config import RESOURCES
 
 LABELS = ("loss", "start", "model", "feedback", "seed")
 KEYS = ["run", "setting", "start", "method", "seed", "loss", "model", "feedback"]
@@ -27,10 +28,7 @@ PLACES = ("artifacts", "results", "tracking")
 SAME_METHOD = ("seed", "sweep", *PLACES)
 """Parts of a configuration in which runs of the same method may differ."""
 ROUNDING = (
-    "train.micro_batch_size",
-    "train.gradient_checkpointing",
-    "start.train.micro_batch_size",
-    "start.train.gradient_checkpointing",
+    *(f"{stage}.{field}" for stage in ("train", "start.train") for field in RESOURCES),
     "evaluation.generation.batch_size",
 )
 """Keys of a configuration that decide on memory and speed, and change a result by rounding at most."""
@@ -62,7 +60,7 @@ class Record:
 
     @property
     def state(self) -> str:
-        """done, failed, running, skipped, superseded or unreadable."""
+        """done, failed, preempted, running, skipped, superseded or unreadable."""
         return str(self.status.get("state", "unreadable"))
 
     def json(self, name: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import traceback
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any, Literal
 from kto_bench.config import Config
 from kto_bench.evaluation.guards import score_guards
 from kto_bench.lines import append_line, read_lines
+from kto_bench.machines import machine_rank
+from kto_bench.preemption import Preempted, Preemption
 from kto_bench.record import Record
 from kto_bench.screen import Screen
 from kto_bench.stages import Stages, Watch
@@ -71,26 +74,38 @@ def plan(config: Config, watch: Watch) -> Plan:
 
 def describe(config: Config) -> tuple[Plan, Record]:
     """A run's plan and its record on disk, for those who only look."""
-    described = plan(config, Watch(Screen(""), lambda metrics: None))
+    described = plan(config, Watch(Screen(""), lambda metrics, timing: None, Preemption()))
     return described, _record(config, described)
 
 
 def execute(config: Config) -> State:
-    """Do one run, or find it done. An error is kept in the record with its traceback and returned as "failed"."""
+    """Do one run, or find it done. An error is kept in the record with its traceback and returned as "failed".
+
+    SIGTERM raises Preempted; the record says so, and what the training saved is there for the next launch.
+    """
     described, record = describe(config)
     settings = config.run
     screen = Screen(described.name)
+    if config.train.nodes > 1 and machine_rank() > 0:
+        return _help(config, described.name)
     locks = settings.artifacts / "runs"
     locks.mkdir(parents=True, exist_ok=True)
     # Two launches of the same sweep at once: the second waits here and then finds the record done.
     lock = locks / f"{settings.sweep}-{described.name}.lock"
-    with locked(lock, lambda holder: screen.say(f"waiting for {holder} to finish this run")):
+    with (
+        Preemption() as preemption,
+        locked(lock, lambda holder: screen.say(f"waiting for {holder} to finish this run")),
+    ):
         if record.state() == "done":
             screen.say("already done")
             return "cached"
         record.start(described.labels, described.fingerprints, config.plain)
         try:
-            _run(config, record, screen)
+            _run(config, record, screen, preemption)
+        except Preempted as error:
+            record.preempted(str(error))
+            screen.say(f"preempted: {error}")
+            raise
         except KeyboardInterrupt as error:
             record.failed(error)
             raise
@@ -103,20 +118,43 @@ def execute(config: Config) -> State:
     return "done"
 
 
-def _run(config: Config, record: Record, screen: Screen) -> None:
-    store = Store(
+def _help(config: Config, name: str) -> State:
+    """On a machine that is not the first: add workers to the stages that all share. The first machine does the rest."""
+    screen = Screen(f"{name}, machine {machine_rank()}")
+    with Preemption() as preemption:
+        stages = plan(config, Watch(screen, lambda metrics, timing: None, preemption)).stages
+        store = _store(config, screen)
+        try:
+            for stage in stages.values():
+                if stage.machines > 1:
+                    store.fetch(stage)
+        except Exception as error:
+            screen.say("".join(traceback.format_exception(error)))
+            return "failed"
+    return "done"
+
+
+def _store(config: Config, screen: Screen) -> Store:
+    return Store(
         config.run.artifacts,
         on_wait=lambda stage, holder: screen.say(f"{stage.name}: waiting for {holder} to finish it"),
     )
 
+
+def _run(config: Config, record: Record, screen: Screen, preemption: Preemption) -> None:
+    store = _store(config, screen)
     with WandbMirror(config, record.folder.name, record.fingerprint, screen.say) as mirror:
 
-        def on_metrics(metrics: Any) -> None:
+        def on_metrics(metrics: Any, timing: Any) -> None:
             append_line(record.folder / "metrics.jsonl", metrics)
-            mirror.log(metrics)
+            mirror.log(metrics, timing)
 
-        described = plan(config, Watch(screen, on_metrics))
-        fetched = {name: store.fetch(stage) for name, stage in described.stages.items()}
+        described = plan(config, Watch(screen, on_metrics, preemption))
+        fetched = {}
+        for name, stage in described.stages.items():
+            fetched[name] = store.fetch(stage)
+            if preemption.requested:  # and yet we are here: a library swallowed the exception
+                raise Preempted
         rows = _collect(fetched, record)
         scores = json.loads((record.folder / "scores.json").read_text(encoding="utf-8"))
         mirror.finish(read_lines(record.folder / "metrics.jsonl"), scores, rows)
@@ -126,7 +164,8 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
     """Copy what figures need from the artifacts into the record. Returns the completions with their preferences."""
     folders = {name: found.folder for name, found in fetched.items()}
     timing = {name: {"wall_seconds": found.wall_seconds, "cached": found.cached} for name, found in fetched.items()}
-    record.write_json("timing.json", {"stages": timing})
+    steps = read_lines(folders["align"] / "timing.jsonl") if "align" in folders else []
+    record.write_json("timing.json", {"stages": timing, **({"align": _mean_timing(steps)} if steps else {})})
     data = json.loads((folders["feedback"] / "data.json").read_text(encoding="utf-8"))
     if "align" in folders:
         shutil.copy(folders["align"] / "metrics.jsonl", record.folder / "metrics.jsonl")
@@ -148,6 +187,14 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
         scores["benchmarks"] = json.loads((folders["benchmark"] / "scores.json").read_text(encoding="utf-8"))
     record.write_json("scores.json", scores)
     return rows
+
+
+def _mean_timing(steps: list[dict[str, Any]]) -> dict[str, float]:
+    """Over all steps, from the timing of each: the tokens in a second, and the share of positions that held none."""
+    seconds = sum(step["wall_seconds"] for step in steps)
+    tokens = sum(step["tokens_per_second"] * step["wall_seconds"] for step in steps)
+    computed = sum(step["tokens_per_second"] * step["wall_seconds"] / (1 - step["padding_share"]) for step in steps)
+    return {"tokens_per_second": tokens / seconds, "padding_share": 1 - tokens / computed}
 
 
 def _record(config: Config, described: Plan) -> Record:

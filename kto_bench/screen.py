@@ -10,6 +10,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -60,3 +61,20 @@ class Screen:
                 self.say(f"{name}: {done}/{total} {note}".rstrip())
 
         yield advance
+
+
+class Remote:
+    """The screen of a worker process: it tells the process that started it, which has the real one."""
+
+    def __init__(self, report: Callable[[str, Any], None]) -> None:
+        """``report(kind, value)`` is called with "say" and a text, or "advance" and (done, total, note)."""
+        self._report = report
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._report("say", text)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Advance]:
+        """Yields ``advance(done, total, note="")``; that the stage began and ended is known where it was started."""
+        yield lambda done, total, note="": self._report("advance", (done, total, note))

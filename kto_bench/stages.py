@@ -22,35 +22,41 @@ from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_ro
 from kto_bench.lines import read_lines, write_lines
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
-from kto_bench.models import load_policy, load_tokenizer, pad_id_of, positions_of, save_policy
-from kto_bench.screen import Advance, Screen
+from kto_bench.models import load_policy, load_tokenizer, pad_id_of, positions_of
+from kto_bench.preemption import Preemption
+from kto_bench.screen import Advance, Remote, Screen
 from kto_bench.seeds import derive
-from kto_bench.store import Stage
+from kto_bench.store import Stage, saved_beside
 from kto_bench.training.config import TrainConfig
 
 VERSIONS = {
     "pretrain": 1,
     "checkpoint": 1,
     "feedback": 1,
-    "sft": 1,
-    "reference": 1,
-    "mismatched_reference": 1,
-    "align": 1,
+    "sft": 2,
+    "reference": 2,
+    "mismatched_reference": 2,
+    "align": 2,
     "generate": 1,
     "judge": 1,
     "benchmark": 1,
 }
 
+STAGES_OF = {"sft": "start", "align": "align"}
+"""The attribute of ``Stages`` under which a training stage is found."""
+
 Folders = dict[str, Path]
 Metrics = Mapping[str, float]
+Build = Callable[[Path, Folders, Advance], None]
 
 
 @dataclass(frozen=True)
 class Watch:
     """Who looks on while stages are built: the screen, and whoever wants the alignment's metrics as they happen."""
 
-    screen: Screen
-    on_metrics: Callable[[Metrics], None]
+    screen: Screen | Remote
+    on_metrics: Callable[[Metrics, Metrics], None]
+    preemption: Preemption
 
 
 class Stages:
@@ -115,7 +121,8 @@ class Stages:
             prompts = [data.prompts[index] for index in data.prompt_of]
             self._save_reference(folder, inputs["policy"], prompts, data.completions, advance)
 
-        return self._stage("reference", settings, {"policy": self.start, "feedback": self.feedback}, build)
+        inputs = {"policy": self.start, "feedback": self.feedback}
+        return self._stage("reference", settings, inputs, self._by_workers("reference", train, build), train.nodes)
 
     @cached_property
     def mismatched_reference(self) -> Stage:
@@ -138,7 +145,9 @@ class Stages:
             completions = [data.completions[completion] for _, completion in pairs]
             self._save_reference(folder, inputs["policy"], prompts, completions, advance)
 
-        return self._stage("mismatched_reference", settings, {"policy": self.start, "feedback": self.feedback}, build)
+        inputs = {"policy": self.start, "feedback": self.feedback}
+        by_workers = self._by_workers("mismatched_reference", train, build)
+        return self._stage("mismatched_reference", settings, inputs, by_workers, train.nodes)
 
     @cached_property
     def align(self) -> Stage | None:
@@ -227,13 +236,14 @@ class Stages:
         name: str,
         settings: Mapping[str, Any],
         inputs: Mapping[str, Stage],
-        build: Callable[[Path, Folders, Advance], None],
+        build: Build,
+        machines: int = 1,
     ) -> Stage:
         def shown(folder: Path, folders: Folders) -> None:
             with self._watch.screen.stage(name) as advance:
                 build(folder, folders, advance)
 
-        return Stage(name, VERSIONS[name], settings, inputs, shown)
+        return Stage(name, VERSIONS[name], settings, inputs, shown, machines)
 
     def _training(
         self, name: str, loss: Loss, train: TrainConfig, inputs: Mapping[str, Stage], kind: FeedbackKind, rows: str
@@ -245,11 +255,14 @@ class Stages:
             "train": train.identity(),
             "seed": seed,
         }
-        on_metrics = self._watch.on_metrics if name == "align" else lambda metrics: None
+        on_metrics = self._watch.on_metrics if name == "align" else lambda metrics, timing: None
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.training.loop import Cached, Trainer
+            from kto_bench.training.loop import Cached, Safety, Trainer
+            from kto_bench.training.policy import TrainablePolicy
+            from kto_bench.training.processes import Processes
             from kto_bench.training.reference import ReferenceLogProbs
+            from kto_bench.training.saves import Saves
 
             data = self._tokenised(inputs, train, kind, rows, mismatched=loss.needs_kl)
             steps = _schedule(data, loss.feedback, train, seed, mismatched=loss.needs_kl)
@@ -258,17 +271,40 @@ class Stages:
                 for name in ("reference", "mismatched_reference")
             ])  # fmt: skip
             tokenizer = load_tokenizer(inputs["policy"])
-            trainer = Trainer(load_policy(inputs["policy"]), pad_id_of(tokenizer), data, loss, train, cached)
+            policy = TrainablePolicy(inputs["policy"], train, derive(seed, "adapter"))
+            trainer = Trainer(policy.model, pad_id_of(tokenizer), data, loss, train, cached)
 
             def on_step(metrics: Metrics, timing: Metrics) -> None:
                 advance(metrics["step"], len(steps), _note(metrics, timing))
-                on_metrics(metrics)
+                on_metrics(metrics, timing)
 
-            trainer.run(steps, folder, on_step)
-            save_policy(folder, trainer.policy, tokenizer)
-            (folder / "data.json").write_text(json.dumps({"truncated": data.truncated}), encoding="utf-8")
+            say, preemption = self._watch.screen.say, self._watch.preemption
+            with preemption.deferred():
+                trainer.run(steps, folder, on_step, Safety(Saves(saved_beside(folder), say), preemption, say))
+            policy.save(folder, trainer.module, tokenizer)
+            if Processes().first:
+                (folder / "data.json").write_text(json.dumps({"truncated": data.truncated}), encoding="utf-8")
 
-        return self._stage(name, settings, inputs, build)
+        return self._stage(name, settings, inputs, self._by_workers(STAGES_OF[name], train, build), train.nodes)
+
+    def _by_workers(self, attribute: str, train: TrainConfig, build: Build) -> Build:
+        """``build`` in worker processes, each of which finds the stage as ``attribute`` of its own Stages."""
+
+        def shared(folder: Path, inputs: Folders, advance: Advance) -> None:
+            from kto_bench.training.workers import Job, inside_worker, run_workers
+
+            if train.processes == 1 or inside_worker():
+                build(folder, inputs, advance)
+                return
+            hear: dict[str, Callable[[Any], None]] = {
+                "advance": lambda value: advance(*value),
+                "metrics": lambda value: self._watch.on_metrics(*value),
+                "say": self._watch.screen.say,
+            }
+            job = Job(self._config.plain, attribute, folder, inputs, train.processes_per_node, train.nodes)
+            run_workers(job, lambda kind, value: hear[kind](value), self._watch.preemption)
+
+        return shared
 
     def _tokenised(
         self, inputs: Folders, train: TrainConfig, kind: FeedbackKind, rows: str, *, mismatched: bool = False
@@ -293,13 +329,21 @@ class Stages:
     def _save_reference(
         self, folder: Path, policy: Path, prompts: list[list[int]], completions: list[list[int]], advance: Advance
     ) -> None:
-        from kto_bench.training.device import autocast, pick_device
+        from kto_bench.training.logprobs import Scorer
+        from kto_bench.training.processes import Processes
         from kto_bench.training.reference import save_reference
 
-        device = pick_device()
-        model = load_policy(policy).to(device)
-        with autocast(device, self._config.train.precision):
-            save_reference(folder, model, prompts, completions, pad_id_of(load_tokenizer(policy)), advance)
+        train, processes, model = self._config.train, Processes(), load_policy(policy)
+        if train.sharding == "none":
+            model.to(processes.device)
+        scorer = Scorer(
+            model,
+            pad_id_of(load_tokenizer(policy)),
+            precision=train.precision,
+            padding_free=train.padding_free,
+            max_logits=train.max_logits,
+        )
+        save_reference(folder, processes.wrap(scorer, train.sharding), prompts, completions, advance, processes)
 
 
 def _limits(train: TrainConfig) -> dict[str, int]:

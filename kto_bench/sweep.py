@@ -17,6 +17,8 @@ from rich.table import Table
 from kto_bench.component import USAGE_ERROR, ConfigError
 from kto_bench.config import resolve
 from kto_bench.feedback.types import FeedbackError
+from kto_bench.machines import machine_rank
+from kto_bench.preemption import EXIT_STATUS
 from kto_bench.record import Record
 from kto_bench.run import describe
 from kto_bench.tracking import check_tracking
@@ -57,7 +59,12 @@ class Ledger(Callback):
             raise SystemExit(0)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the state of every cell and where each failure's traceback lies; exit status 1 if any failed."""
+        """Print the state of every cell and where each failure's traceback lies.
+
+        Exit status 1 if any failed, and otherwise 143 if any was preempted.
+        """
+        if config.train.nodes > 1 and machine_rank() > 0:
+            return  # the first machine counts
         console = Console(stderr=True)
         states = {name: record.state() or "missing" for name, record in sorted(self._cells.items())}
         table = Table("run", "state", title=f"sweep {config.sweep}")
@@ -69,7 +76,9 @@ class Ledger(Callback):
             where = self._cells[name].folder / "status.json"
             console.print(f"{states[name]}: see {where}", highlight=False, soft_wrap=True)
         if unfinished:
-            raise SystemExit(1)
+            # Cells that a preempted sweep did not begin have no record, or an older one.
+            stopped = "preempted" in states.values() and "failed" not in states.values()
+            raise SystemExit(EXIT_STATUS if stopped else 1)
 
 
 def _cells(config: DictConfig) -> list[list[str]]:

@@ -88,12 +88,14 @@ class WandbMirror:
             with self._forgiving():
                 self._run.finish(exit_code=0 if error is None else 1)
 
-    def log(self, metrics: Mapping[str, float]) -> None:
-        """One optimiser step. Steps that were already logged are left out."""
+    def log(self, metrics: Mapping[str, float], timing: Mapping[str, float] | None = None) -> None:
+        """One optimiser step, and how fast it was where that is known. Steps that were already logged are left out."""
         if self._run is not None and metrics["step"] > self._logged:
             self._logged = int(metrics["step"])
             with self._forgiving():
-                self._run.log({f"train/{key}": value for key, value in metrics.items()}, step=self._logged)
+                values = {f"train/{key}": value for key, value in metrics.items()}
+                values |= {f"timing/{key}": value for key, value in (timing or {}).items() if key != "step"}
+                self._run.log(values, step=self._logged)
 
     def finish(
         self, history: Iterable[Mapping[str, float]], scores: Mapping[str, Any], rows: list[dict[str, Any]]

@@ -98,7 +98,31 @@ REFUSED = {
     "both stages share it": (["train.precision=fp16"], r"^train\.precision: 'fp16' is not allowed"),
     "half precision": (
         ["model=hub", "model.path=a/b", "model.dtype=bfloat16"],
+        r"model\.dtype: training needs float32.*dtype=bfloat16 with adapters.* by train\.lora and start\.train\.lora$",
+    ),
+    "half precision, adapters in one of two trainings": (
+        ["model=hub", "model.path=a/b", "model.dtype=bfloat16", "train.lora={rank: 4}"],
+        r"model\.dtype: training needs float32.* in every training, by start\.train\.lora$",
+    ),
+    "float16, adapters": (
+        ["model=hub", "model.path=a/b", "model.dtype=float16", "start=base", "train.lora={rank: 4}"],
         r"model\.dtype: training needs float32",
+    ),
+    "unknown field of the adapters": (
+        ["train.lora={rnk: 4}"],
+        r"train\.lora\.rnk: unknown field \(value 4\); allowed: alpha, rank, targets; did you mean 'rank'",
+    ),
+    "sharding for one process": (
+        ["train.sharding=full"],
+        r"^train\.sharding: 'full' shares the model among processes, and there is one; set train\.processes_per_node",
+    ),
+    "sharding of one process, in SFT only": (
+        ["start.train.sharding=full"],
+        r"^start\.train\.sharding: 'full' shares",
+    ),
+    "other machines for SFT": (
+        ["train.nodes=2", "start.train.nodes=1"],
+        r"start\.train\.nodes: 1 is not train\.nodes, which is 2: .*choose the same number for both",
     ),
     "nested component": (["evaluation.prompts.count=3000"], r"^evaluation\.prompts\.count: 3000 is not allowed"),
     "judge without prompts": (["evaluation.prompts=null"], r"evaluation\.judge: needs completions"),
@@ -151,3 +175,50 @@ def test_every_field_of_train_is_in_the_yaml() -> None:
     from kto_bench.training.config import TrainConfig
 
     assert set(compose("config").train) == set(TrainConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["start=base", "train.lora={rank: 4}"],
+        ["train.lora={rank: 4}", "start.train.lora={rank: 8, targets: [q_proj]}"],
+        ["loss=none", "start.train.lora={rank: 4}"],
+        ["loss=none", "start=base"],
+    ],
+)
+def test_adapters_can_be_trained_on_weights_in_bf16(overrides: list[str]) -> None:
+    config = config_of("model=hub", "model.path=a/b", "model.dtype=bfloat16", *overrides)
+    assert not config.model.trainable
+
+
+def test_a_local_adapter_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    settings = {"peft_type": "LORA", "base_model_name_or_path": "./no/such"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    (tmp_path / "adapter_model.safetensors").touch()
+    with pytest.raises(
+        ConfigError, match=r"^model\.path: the adapter .* names the base './no/such', which is no folder"
+    ):
+        config_of("model=hub", f"model.path={tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.processes_per_node=64", "train.completions_per_step=8"],  # some of them get nothing to do
+        ["train.processes_per_node=3", "start.train.processes_per_node=1"],
+        ["train.nodes=2", "train.sharding=full"],
+        ["train.max_tokens_per_microbatch=8", "train.max_logits=1"],  # a longer sequence gets a pass of its own
+    ],
+)
+def test_work_may_be_split_in_any_way_on_a_cpu(monkeypatch: pytest.MonkeyPatch, overrides: list[str]) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    config_of(*overrides)
+
+
+def test_there_may_be_no_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    config_of("train.processes_per_node=4")
+    with pytest.raises(
+        ConfigError, match=r"^train\.processes_per_node: 8 is more than the GPUs .*, which has 4; choose"
+    ):
+        config_of("train.processes_per_node=8", "train.nodes=2")

@@ -54,7 +54,7 @@ def test_completions_show_all_turns_of_the_prompt(tmp_path):
 
 
 def test_only_finished_runs_are_scored_but_all_are_listed_and_all_have_curves(tmp_path):
-    for seed, state in enumerate(["done", "failed", "running", "skipped"]):
+    for seed, state in enumerate(["done", "failed", "running", "skipped", "preempted"]):
         folder = run(tmp_path, seed=seed, state=state)
         write(folder, "completions.jsonl", completion("a"), lines=True)
         write(folder, "benchmarks.jsonl", {"task": "t", "metric": "acc", "doc_id": 1, "value": 1.0}, lines=True)
@@ -63,9 +63,9 @@ def test_only_finished_runs_are_scored_but_all_are_listed_and_all_have_curves(tm
     sweep = Sweep.load("s", tmp_path)
     for table in (sweep.outcomes, sweep.benchmarks, sweep.completions, sweep.guards):
         assert table["seed"].tolist() == [0]
-    assert sweep.runs["state"].tolist() == ["done", "failed", "running", "skipped"]
-    assert sweep.training["seed"].tolist() == [0, 1, 2, 3]
-    assert sweep.training["training_loss"].tolist() == [0.7] * 4
+    assert sweep.runs["state"].tolist() == ["done", "failed", "running", "skipped", "preempted"]
+    assert sweep.training["seed"].tolist() == [0, 1, 2, 3, 4]
+    assert sweep.training["training_loss"].tolist() == [0.7] * 5
     assert set(sweep.training["loss"]) == {"kto"}
 
 
@@ -130,7 +130,8 @@ def test_configurations_at_different_seeds_are_told_apart(tmp_path):
 def test_seed_places_and_rounding_make_no_method(tmp_path):
     for seed in (0, 1):
         config = {"seed": seed, "sweep": str(seed), "artifacts": str(seed), "tracking": {"mode": seed}}
-        config |= {"train": {"micro_batch_size": 2**seed, "gradient_checkpointing": bool(seed), "steps": 5}}
+        resources = {"micro_batch_size": 2**seed, "gradient_checkpointing": bool(seed), "processes_per_node": 1 + seed}
+        config |= {"train": {**resources, "steps": 5}, "start": {"train": {"save_minutes": seed}}}
         config |= {"evaluation": {"generation": {"batch_size": seed}}}
         run(tmp_path, seed=seed, config=config)
     assert set(Sweep.load("s", tmp_path).runs["method"]) == {"kto"}

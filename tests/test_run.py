@@ -2,73 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import re
-from collections.abc import Callable, Iterator
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from places import ROOT
+from small_run import MakeConfig, shorter
 from wandb_file import summarise
 
 from kto_bench.component import ConfigError
-from kto_bench.config import Config, resolve
+from kto_bench.preemption import Preempted
 from kto_bench.results import Sweep
 from kto_bench.run import describe, execute
 from kto_bench.store import Store
 from kto_bench.tracking import check_tracking, wandb_id
 
-MakeConfig = Callable[..., Config]
 VOLATILE = {"status.json", "timing.json", "environment.json", "config.json"}
-
-
-def shorter(instruction: str, output_1: str, output_2: str) -> float:
-    """A judge that prefers the shorter completion."""
-    return 1.5 if len(output_1) == len(output_2) else 1.0 if len(output_1) < len(output_2) else 2.0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _hydra() -> Iterator[None]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        yield
-
-
-@pytest.fixture
-def make(tmp_path: Path, checkpoint: Path) -> MakeConfig:
-    """A configuration of a small run in ``tmp_path``; keyword-free overrides change it."""
-    rows = [
-        {"prompt": f"w{i} w{i + 1}", "chosen": f"w{i + 2} w{i + 3}", "rejected": f"w{i} w{i} w{i} w{i}"}
-        for i in range(40)
-    ]
-    feedback = tmp_path / "pairs.jsonl"
-    feedback.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def config(*overrides: str) -> Config:
-        base = [
-            "model=hub",
-            f"model.path={checkpoint}",
-            "model.name=tiny",
-            "feedback=jsonl",
-            f"feedback.path={feedback}",
-            "feedback.heldout_fraction=0.2",
-            "start=base",
-            "loss=kto",
-            "train.steps=3",
-            "train.completions_per_step=8",
-            "train.learning_rate=1e-2",
-            "evaluation.generation.max_new_tokens=8",
-            "judge@evaluation.judge=callable",
-            f"evaluation.judge.function={__name__}.shorter",
-            "tracking=none",
-            f"artifacts={tmp_path / 'artifacts'}",
-            f"results={tmp_path / 'results'}",
-        ]
-        return resolve(compose("config", [*base, *overrides]))
-
-    return config
 
 
 def read(path: Path) -> Any:
@@ -304,3 +260,64 @@ def test_editing_a_loss_of_ones_own_trains_again(
         (tmp_path / "my_loss.py").write_text(text)
         names.append(describe(make("loss=dpo", "loss._target_=my_loss.Mine"))[0].name)
     assert names[0] != names[1]
+
+
+@pytest.mark.parametrize("tracking", [[], ["tracking=offline"]], ids=["untracked", "tracked"])
+def test_sigterm_is_recorded_as_preempted_passed_on_and_run_again(
+    make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking: list[str]
+) -> None:
+    """It arrives in the middle of a stage, and again while the run cleans up after itself."""
+    stopping = [True]
+
+    def terminated(instruction: str, output_1: str, output_2: str) -> float:
+        if not stopping:
+            return 1.0
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 1.0
+
+    monkeypatch.setattr("small_run.shorter", terminated)
+    config = make("loss=none", *tracking, f"tracking.folder={tmp_path / 'wandb'}")
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted):
+        execute(config)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    plan, record = describe(config)
+    status = read(record.folder / "status.json")
+    assert status["state"] == "preempted"
+    assert status["reason"] == "SIGTERM; the same command goes on from the last save"
+    assert status["traceback"] is None
+    assert status["finished"] >= status["started"]
+    assert not Store(config.run.artifacts).has(plan.stages["judge"])
+    assert not list((tmp_path / "artifacts").rglob("*.partial-*"))
+    sweep = Sweep.load("adhoc", results=tmp_path / "results")
+    assert sweep.runs["state"].tolist() == ["preempted"]
+    assert sweep.outcomes.empty
+    if tracking:
+        (file,) = (tmp_path / "wandb").rglob("*.wandb")
+        assert summarise(file)["exit_code"] == 1
+
+    stopping.clear()
+    assert execute(config) == "done"
+    assert read(record.folder / "status.json")["state"] == "done"
+
+
+def test_a_preemption_that_a_library_swallowed_counts_after_the_stage(
+    make: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminated(instruction: str, output_1: str, output_2: str) -> float:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+        return 1.0
+
+    monkeypatch.setattr("small_run.shorter", terminated)
+    config = make("loss=none")
+    with pytest.raises(Preempted):
+        execute(config)
+    plan, record = describe(config)
+    assert read(record.folder / "status.json")["state"] == "preempted"
+    assert Store(config.run.artifacts).has(plan.stages["judge"])

@@ -6,7 +6,6 @@ mismatched pairs of KTO's reference point too, and shared by every run with the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,12 +120,3 @@ def mismatch(completions: Indices, prompt_of: Indices) -> Indices:
     rotated = np.roll(prompts, largest)
     different = rotated != prompts
     return np.stack([rotated[different], ordered[different]], axis=1)
-
-
-def micro_batches(lengths: Sequence[int], size: int) -> list[Indices]:
-    """Cut one step's units, sorted by ``lengths`` (tokens) so that little is padded, into groups of at most ``size``.
-
-    How a step is cut changes no number but the speed: losses are divided by their weight in the whole global batch.
-    """
-    order = np.argsort(np.asarray(lengths), kind="stable")
-    return [order[start : start + size] for start in range(0, len(order), size)]

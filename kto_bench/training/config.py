@@ -6,18 +6,42 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+RESOURCES = (
+    "max_tokens_per_microbatch",
+    "micro_batch_size",
+    "max_logits",
+    "padding_free",
+    "gradient_checkpointing",
+    "compile",
+    "processes_per_node",
+    "nodes",
+    "sharding",
+    "save_minutes",
+)
+"""Fields of ``TrainConfig`` that change memory, speed and safety, never the numbers; they are in no fingerprint."""
+
+
+class LoraSettings(BaseModel):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): the weights stay frozen, the adapters are trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0, description="the adapters' update is scaled by alpha / rank")
+    targets: Literal["all-linear"] | tuple[str, ...] = Field(
+        "all-linear", description="names of the layers that get an adapter; all-linear leaves out the output head"
+    )
+
 
 class TrainConfig(BaseModel):
-    """Optimiser, schedule, batch, budget, precision and token limits of one training stage."""
+    """Optimiser, schedule, batch, budget, precision, token limits and resources of one training stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     completions_per_step: int = Field(
         64, ge=1, description="completions in the global batch of one optimiser step; a pair counts as two"
     )
-    micro_batch_size: int = Field(
-        64, ge=1, description="completions per forward and backward pass; changes memory and speed, never the numbers"
-    )
+    lora: LoraSettings | None = Field(None, description="train low-rank adapters, which are merged on save")
     epochs: float | None = Field(
         None, gt=0, description="passes over the feedback; 1 where `steps` is not given either"
     )
@@ -31,9 +55,28 @@ class TrainConfig(BaseModel):
     warmup_fraction: float = Field(0.1, ge=0, le=1, description="share of the steps with a linear warm-up")
     max_grad_norm: float = Field(1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_checkpointing: bool = False
     max_prompt_tokens: int = Field(1024, ge=1, description="longer prompts keep their end")
     max_completion_tokens: int = Field(1024, ge=1, description="longer completions keep their start")
+
+    # Resources: memory, speed and safety only. None of them changes a number beyond rounding (tests/training).
+    max_tokens_per_microbatch: int = Field(
+        16_384, ge=1, description="tokens per forward and backward pass; a longer sequence gets a pass of its own"
+    )
+    micro_batch_size: int | None = Field(None, ge=1, description="completions per pass, where tokens are no limit")
+    max_logits: int = Field(
+        16_777_216, ge=1, description="logits in memory at a time: positions times vocabulary; more are recomputed"
+    )
+    padding_free: bool | None = Field(
+        None, description="sequences end to end with no padding; null: wherever the device and the model can"
+    )
+    gradient_checkpointing: bool = False
+    compile: bool = Field(False, description="compile the model's layers with torch.compile")
+    processes_per_node: int = Field(1, ge=1, description="worker processes, one per GPU, which the run starts itself")
+    nodes: int = Field(1, ge=1, description="machines; the same command is started on each of them")
+    sharding: Literal["none", "full"] = Field(
+        "none", description="none: every process holds the model (DDP); full: weights and states are sharded (FSDP2)"
+    )
+    save_minutes: float = Field(15.0, gt=0, description="time between saves from which a killed run goes on")
 
     @model_validator(mode="after")
     def _one_budget(self) -> TrainConfig:
@@ -43,14 +86,30 @@ class TrainConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_of_compile_and_recompute(self) -> TrainConfig:
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError(
+                "compile and gradient_checkpointing are both true, and layers that are recomputed are silently not "
+                "compiled; set one of them to false"
+            )
+        return self
+
+    @property
+    def processes(self) -> int:
+        """Worker processes on all machines."""
+        return self.processes_per_node * self.nodes
+
     @property
     def budget(self) -> dict[str, float | int]:
         """The one of ``epochs`` and ``steps`` that counts."""
         return {"epochs": self.epochs or 1.0} if self.steps is None else {"steps": self.steps}
 
     def identity(self) -> dict[str, object]:
-        """What changes the trained weights: everything but how a step is split, and settings that are not used."""
-        unused = {"micro_batch_size", "gradient_checkpointing", "epochs", "steps"}
+        """What changes the trained weights: everything but resources, and settings that are not used."""
+        unused = {*RESOURCES, "epochs", "steps"}
+        if self.lora is None:
+            unused |= {"lora"}
         if self.optimizer != "adamw":
             unused |= {"adam_beta1", "adam_beta2"}
         return {**self.model_dump(mode="json", exclude=unused), **self.budget}

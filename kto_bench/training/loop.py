@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +11,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from kto_bench.feedback.batches import Step, desirable_of, micro_batches
+from kto_bench.feedback.batches import Step, desirable_of
 from kto_bench.feedback.tokens import TokenisedFeedback
-from kto_bench.lines import append_line
+from kto_bench.lines import append_line, read_lines
 from kto_bench.losses import Completions, Loss, Output
+from kto_bench.preemption import Preempted, Preemption
 from kto_bench.training.config import TrainConfig
-from kto_bench.training.device import autocast
-from kto_bench.training.logprobs import completion_log_probs
+from kto_bench.training.logprobs import Scorer
+from kto_bench.training.microbatches import Round, cut
 from kto_bench.training.optimiser import build_optimiser
+from kto_bench.training.processes import Processes
 from kto_bench.training.reference import ReferenceLogProbs
+from kto_bench.training.saves import SaveError, Saves
 
 Metrics = dict[str, float]
 OnStep = Callable[[Metrics, dict[str, float]], None]
+FILES = ("metrics.jsonl", "timing.jsonl")
 
 
 class TrainingDivergedError(RuntimeError):
@@ -41,62 +43,115 @@ class Cached:
     mismatched: ReferenceLogProbs | None = None
 
 
+@dataclass(frozen=True)
+class Safety:
+    """What a run needs to survive: where its states are saved, who says that it must stop, whom to tell."""
+
+    saves: Saves
+    preemption: Preemption
+    say: Callable[[str], None]
+
+
 class Trainer:
-    """Trains a policy on a schedule of steps with one loss."""
+    """Trains a policy on a schedule of steps with one loss, in one process or as one of several.
+
+    Every process holds the data and the schedule, and does its share of each step. How a step is cut into passes and
+    dealt to processes changes no number beyond rounding: losses are divided by their weight in the whole global batch,
+    and the reference point is read off the whole batch.
+    """
 
     def __init__(
         self, policy: Any, pad_id: int, data: TokenisedFeedback, loss: Loss, config: TrainConfig, cached: Cached
     ) -> None:
-        """``cached`` must hold what ``loss`` says it needs."""
-        self._accelerator = Accelerator()
-        self._pad_id, self._data, self._loss, self._config, self._cached = pad_id, data, loss, config, cached
+        """``policy`` on the CPU; ``cached`` must hold what ``loss`` says it needs."""
+        self._processes = Processes()
+        self._data, self._loss, self._config, self._cached = data, loss, config, cached
         self._desirable = torch.from_numpy(np.ascontiguousarray(desirable_of(data)))
+        prompts = np.array([len(prompt) for prompt in data.prompts])
+        self._completion_tokens = np.array([len(completion) for completion in data.completions])
+        self._prompt_tokens = prompts
         if config.gradient_checkpointing:
-            policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            policy.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         _without_dropout(policy)
         # Only gradient checkpointing asks for the training mode; without it nothing random can be left.
-        self.policy = policy.train(config.gradient_checkpointing)
+        policy.train(config.gradient_checkpointing)
+        if config.sharding == "none":  # sharded weights move layer by layer: no device has room for all of them
+            policy.to(self._processes.device)
+        self.policy = policy
+        self._scorer = Scorer(
+            policy, pad_id, precision=config.precision, padding_free=config.padding_free, max_logits=config.max_logits
+        )
+        if config.compile:
+            _compile_layers(policy)
+        self._score = self._processes.wrap(self._scorer, config.sharding)
 
-    def run(self, steps: Sequence[Step], folder: Path, on_step: OnStep) -> None:
+    @property
+    def module(self) -> torch.nn.Module:
+        """The scorer around the policy, wrapped if several processes train it."""
+        return self._score
+
+    def run(self, steps: Sequence[Step], folder: Path, on_step: OnStep, safety: Safety | None = None) -> None:
         """Do all steps; write one line per step to ``folder/metrics.jsonl`` and its timing to ``timing.jsonl``.
 
-        Raises TrainingDivergedError, before the weights are touched, when a step's loss or gradient is not finite.
+        With ``safety`` it goes on from the last saved state (``on_step`` hears of the steps before it, too), saves one
+        every ``save_minutes``, and on preemption saves and raises Preempted. Raises TrainingDivergedError, before the
+        weights are touched, when a step's loss or gradient is not finite.
         """
-        optimiser, scheduler = build_optimiser(self.policy, self._config, len(steps))
-        self.policy, optimiser = self._accelerator.prepare(self.policy, optimiser)
-        offset = 0
-        for number, step in enumerate(steps, start=1):
+        optimiser, scheduler = build_optimiser(self._score, self._config, len(steps))
+        done = safety.saves.load(self._score, optimiser, scheduler, folder) if safety else 0
+        if done and self._processes.first:
+            for metrics, timing in zip(*(read_lines(folder / name) for name in FILES), strict=True):
+                on_step(metrics, timing)
+        offsets = np.cumsum([0, *(len(step.mismatched) for step in steps)])
+        saved = time.monotonic()
+        for number, step in enumerate(steps[done:], start=done + 1):
             started = time.perf_counter()
-            metrics = self._step(number, step, offset, optimiser)
-            offset += len(step.mismatched)
-            metrics = {"step": number, "completions": number * step.units.size, **metrics}
-            metrics["learning_rate"] = float(scheduler.get_last_lr()[0])
+            metrics = {"step": number, "completions": number * step.units.size}
+            found, timing = self._step(number, step, int(offsets[number - 1]), optimiser)
+            metrics |= {**found, "learning_rate": float(scheduler.get_last_lr()[0])}
             scheduler.step()
             seconds = time.perf_counter() - started
-            timing = {"step": number, "wall_seconds": seconds, "tokens_per_second": self._tokens(step) / seconds}
-            append_line(folder / "metrics.jsonl", metrics)
-            append_line(folder / "timing.jsonl", timing)
-            on_step(metrics, timing)
-        self.policy = self._accelerator.unwrap_model(self.policy)
+            timing = {
+                "step": number,
+                "wall_seconds": seconds,
+                "tokens_per_second": timing["real_positions"] / seconds,
+                "padding_share": 1 - timing["real_positions"] / timing["computed_positions"],
+            }
+            if self._processes.first:
+                append_line(folder / "metrics.jsonl", metrics)
+                append_line(folder / "timing.jsonl", timing)
+                on_step(metrics, timing)
+            if safety is None:
+                continue
+            late = time.monotonic() - saved > 60 * self._config.save_minutes and number < len(steps)
+            stop, due = self._processes.any(safety.preemption.requested, late)
+            if not (stop or due):
+                continue
+            outcome = f"step {number} of {len(steps)} is saved; the same command goes on from there"
+            try:
+                safety.saves.save(number, self._score, optimiser, scheduler, [folder / name for name in FILES])
+            except SaveError as error:
+                # The state before it is still there, and hours of training are worth more than a save.
+                outcome = f"step {number} of {len(steps)} was not saved: {error}"
+                if not stop:
+                    safety.say(f"{outcome}; training goes on")
+            saved = time.monotonic()
+            if stop:
+                raise Preempted(outcome)
 
-    def _step(self, number: int, step: Step, offset: int, optimiser: torch.optim.Optimizer) -> Metrics:
-        point, metrics = self._reference_point(step, offset)
-        lengths = torch.tensor([len(self._data.completions[unit[0]]) for unit in step.units])
-        total_weight = self._loss.weights(lengths).sum()
-        loss_sum = torch.zeros((), device=self._accelerator.device)
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, device=self._accelerator.device))
-        # Memory is bound by completions, so a unit of two counts twice.
-        size = max(1, self._config.micro_batch_size // step.units.shape[1])
-        for rows in micro_batches([self._unit_length(unit) for unit in step.units], size):
-            output = self._forward(step.units[rows], point)
-            loss = output.losses.sum() / total_weight
-            self._accelerator.backward(loss)
-            loss_sum += loss.detach()
-            for name, (values, applies) in output.statistics.items():
-                applied = applies.to(values.dtype)
-                sums[name] += torch.stack([torch.where(applies.bool(), values.detach(), 0.0).sum(), applied.sum()])
-        norm = self._accelerator.clip_grad_norm_(self.policy.parameters(), self._config.max_grad_norm)
-        metrics = {"loss": loss_sum.item(), "grad_norm": float(norm), **metrics}
+    def _step(
+        self, number: int, step: Step, offset: int, optimiser: torch.optim.Optimizer
+    ) -> tuple[Metrics, dict[str, float]]:
+        self._scorer.reset_counts()
+        point, point_metrics = self._reference_point(step, offset)
+        total_weight = self._loss.weights(torch.from_numpy(self._completion_tokens[step.units[:, 0]])).sum()
+        names, sums = self._accumulate_gradients(step, point, float(total_weight))
+        counts = torch.tensor(
+            [self._scorer.real_positions, self._scorer.computed_positions], dtype=sums.dtype, device=sums.device
+        )
+        totals = self._processes.sum(torch.cat([sums, counts])).tolist()
+        norm = self._processes.clip(self._score.parameters(), self._config.max_grad_norm)
+        metrics = {"loss": totals[0], "grad_norm": norm, **point_metrics}
         if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
             ids = [self._data.ids[completion] for completion in step.units.ravel()]
             raise TrainingDivergedError(
@@ -105,56 +160,108 @@ class Trainer:
             )
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        # A class that is absent from the batch has no mean: its statistic is left out of this step rather than be NaN.
-        metrics.update({name: (pair[0] / pair[1]).item() for name, pair in sums.items() if pair[1] > 0})
-        return metrics
+        for index, name in enumerate(names):
+            total, count = totals[1 + 2 * index : 3 + 2 * index]
+            # A class that is absent from the batch has no mean: its statistic is left out rather than be NaN.
+            if count > 0:
+                metrics[name] = total / count
+        return metrics, {"real_positions": totals[-2], "computed_positions": totals[-1]}
+
+    def _accumulate_gradients(self, step: Step, point: Tensor | None, total_weight: float) -> tuple[list[str], Tensor]:
+        """Forward and backward over this process's share of ``step``.
+
+        Returns the names of the statistics, and (1 + 2 names,) float64 sums of this process: the loss, then of each
+        statistic the values and the number of examples.
+        """
+        units, width = step.units, step.units.shape[1]
+        tokens = (self._prompt_tokens[self._data.prompt_of[units]] + self._completion_tokens[units]).sum(axis=1)
+        # A limit on completions counts a pair as two.
+        size = None if self._config.micro_batch_size is None else max(1, self._config.micro_batch_size // width)
+        rounds = self._cut(tokens, size)
+        names: list[str] = []
+        sums: Tensor | None = None
+        for index, dealt in enumerate(rounds):
+            mine = dealt[self._processes.rank]
+            # Every process takes part in every round, since gradients and sharded weights are exchanged in it; one that
+            # was dealt nothing does a unit that counts for nothing.
+            counts = len(mine) > 0
+            with self._processes.backward_context(self._score, last=index == len(rounds) - 1):
+                output = self._forward(units[mine] if counts else units[:1], point)
+                loss = output.losses.sum() / total_weight
+                # Wrapped policies average gradients over processes; the loss of the batch is a sum.
+                (loss * (self._processes.count if counts else 0)).backward()
+            if sums is None:
+                names = list(output.statistics)
+                sums = torch.zeros(1 + 2 * len(names), dtype=torch.float64, device=loss.device)
+            if counts:
+                parts = [loss.detach()]
+                for values, applies in output.statistics.values():
+                    parts += [torch.where(applies.bool(), values.detach(), 0.0).sum(), applies.sum()]
+                sums += torch.stack([part.to(sums.dtype) for part in parts])
+        assert sums is not None, "a step has at least one unit"
+        return names, sums
 
     def _forward(self, units: np.ndarray, point: Tensor | None) -> Output:
-        columns = [self._completions(units[:, column]) for column in range(units.shape[1])]
+        """The loss of (n, k) units: one pass over all their completions, then a column for each place in the unit."""
+        indices = units.ravel()
+        prompts = [self._data.prompts[prompt] for prompt in self._data.prompt_of[indices]]
+        policy, mask = self._score(prompts, [self._data.completions[index] for index in indices])
+        reference = None
+        if self._loss.needs_reference and self._cached.matched is not None:
+            reference = self._cached.matched.rows(indices, policy.shape[1]).to(policy.device)
+        columns = [
+            Completions(policy[place :: units.shape[1]], mask[place :: units.shape[1]], _rows(reference, place, units))
+            for place in range(units.shape[1])
+        ]
         if self._loss.feedback == "binary":
-            desirable = self._desirable[units[:, 0]].to(self._accelerator.device)
-            return self._loss(columns[0], desirable, point)
+            return self._loss(columns[0], self._desirable[units[:, 0]].to(policy.device), point)
         return self._loss(*columns)
-
-    def _completions(self, indices: np.ndarray) -> Completions:
-        """Policy and reference on completions of the data, each with its own prompt."""
-        prompts = [self._data.prompts[self._data.prompt_of[index]] for index in indices]
-        return self._score(prompts, indices, self._cached.matched if self._loss.needs_reference else None, indices)
-
-    def _score(
-        self,
-        prompts: list[list[int]],
-        indices: np.ndarray,
-        cache: ReferenceLogProbs | None,
-        rows: Sequence[int] | np.ndarray,
-    ) -> Completions:
-        completions = [self._data.completions[index] for index in indices]
-        with autocast(self._accelerator.device, self._config.precision):
-            policy, mask = completion_log_probs(self.policy, prompts, completions, self._pad_id)
-        reference = None if cache is None else cache.rows(rows, policy.shape[1]).to(policy.device)
-        return Completions(policy, mask, reference)
 
     @torch.no_grad()
     def _reference_point(self, step: Step, offset: int) -> tuple[Tensor | None, Metrics]:
         """KTO's reference point over the whole global batch, before any gradient of the step is computed."""
         if not self._loss.needs_kl:
             return None, {}
-        pairs = step.mismatched
-        parts = []
-        for rows in micro_batches([self._pair_length(pair) for pair in pairs], self._config.micro_batch_size):
+        pairs, device = step.mismatched, self._processes.device
+        lengths = self._completion_tokens[pairs[:, 1]]
+        policy = torch.zeros(len(pairs), lengths.max(), device=device)
+        rounds = self._cut(self._prompt_tokens[pairs[:, 0]] + lengths, self._config.micro_batch_size)
+        for dealt in rounds:
+            mine = dealt[self._processes.rank]
+            rows = mine if len(mine) else np.array([0])
             prompts = [self._data.prompts[prompt] for prompt in pairs[rows, 0]]
-            parts.append(self._score(prompts, pairs[rows, 1], self._cached.mismatched, offset + rows))
-        point = self._loss.reference_point(_concatenate(parts))
+            scored, _ = self._score(prompts, [self._data.completions[index] for index in pairs[rows, 1]])
+            if len(mine):
+                policy[mine, : scored.shape[1]] = scored
+        # Everyone's rows, in the order of the schedule, so that the mean is taken in the same order by all.
+        self._processes.sum(policy)
+        mask = torch.arange(policy.shape[1]) < torch.from_numpy(lengths)[:, None]
+        reference = None
+        if self._loss.needs_reference and self._cached.mismatched is not None:
+            rows = offset + np.arange(len(pairs))
+            reference = self._cached.mismatched.rows(rows, policy.shape[1]).to(device)
+        point = self._loss.reference_point(Completions(policy, mask.to(device), reference))
         return point.value, {name: value.item() for name, value in point.statistics.items()}
 
-    def _unit_length(self, unit: np.ndarray) -> int:
-        return max(self._pair_length((self._data.prompt_of[index], index)) for index in unit)
+    def _cut(self, tokens: np.ndarray, max_items: int | None) -> list[Round]:
+        return cut(
+            tokens,
+            max_tokens=self._config.max_tokens_per_microbatch,
+            max_items=max_items,
+            processes=self._processes.count,
+        )
 
-    def _pair_length(self, pair: Sequence[int] | np.ndarray) -> int:
-        return len(self._data.prompts[pair[0]]) + len(self._data.completions[pair[1]])
 
-    def _tokens(self, step: Step) -> int:
-        return sum(self._pair_length((self._data.prompt_of[index], index)) for index in step.units.ravel())
+def _rows(reference: Tensor | None, place: int, units: np.ndarray) -> Tensor | None:
+    return None if reference is None else reference[place :: units.shape[1]]
+
+
+def _compile_layers(policy: Any) -> None:
+    """Compile each decoder layer by itself: they share one compiled graph, so compiling takes seconds, not minutes."""
+    layers = set(getattr(policy, "_no_split_modules", None) or ())
+    for module in policy.modules():
+        if type(module).__name__ in layers:
+            module.compile(dynamic=True)
 
 
 def _without_dropout(policy: Any) -> None:
@@ -168,18 +275,3 @@ def _without_dropout(policy: Any) -> None:
         for name, value in vars(module).items():
             if isinstance(value, float) and ("drop" in name):
                 setattr(module, name, 0.0)
-
-
-def _concatenate(parts: list[Completions]) -> Completions:
-    """Rows of several micro-batches, padded to one width."""
-    width = max(part.mask.shape[1] for part in parts)
-
-    def join(tensors: list[Tensor]) -> Tensor:
-        return torch.cat([torch.nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
-
-    references = [part.reference for part in parts if part.reference is not None]
-    return Completions(
-        join([part.policy for part in parts]),
-        join([part.mask for part in parts]),
-        join(references) if references else None,
-    )

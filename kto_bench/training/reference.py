@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kto_bench.training.logprobs import Tokens, completion_log_probs
+from kto_bench.training.microbatches import cut
+from kto_bench.training.processes import Processes
+
+Tokens = Sequence[int]
 
 BATCH_TOKENS = 16_384
 """Padded tokens per forward pass: large, since there is no gradient to keep."""
@@ -42,39 +44,34 @@ class ReferenceLogProbs:
         return cls(np.load(folder / "log_probs.npy", mmap_mode="r"), np.load(folder / "lengths.npy"))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def save_reference(
     folder: Path,
-    model: Any,
+    scorer: torch.nn.Module,
     prompts: Sequence[Tokens],
     completions: Sequence[Tokens],
-    pad_id: int,
     progress: Callable[[int, int], None],
+    processes: Processes | None = None,
 ) -> None:
-    """Write the log-probabilities of n (prompt, completion) rows to ``folder``, with ``progress(done, n)``."""
-    model.eval()
-    total_lengths = np.array([len(p) + len(c) for p, c in zip(prompts, completions, strict=True)])
-    rows: list[np.ndarray | None] = [None] * len(completions)
+    """Write the log-probabilities of n (prompt, completion) rows to ``folder``, with ``progress(done, n)``.
+
+    ``scorer`` is the reference's Scorer, wrapped where several ``processes`` share the rows; the first one writes.
+    """
+    processes = processes or Processes()
+    tokens = np.array([len(p) + len(c) for p, c in zip(prompts, completions, strict=True)])
+    mine: dict[int, np.ndarray] = {}
     done = 0
-    for batch in _by_length(total_lengths):
-        log_probs, mask = completion_log_probs(
-            model, [prompts[i] for i in batch], [completions[i] for i in batch], pad_id
-        )
-        for row, index in enumerate(batch):
-            rows[index] = log_probs[row][mask[row]].cpu().numpy()
-        done += len(batch)
-        progress(done, len(rows))
-    np.save(folder / "log_probs.npy", np.concatenate([row for row in rows if row is not None]).astype(np.float32))
-    np.save(folder / "lengths.npy", np.array([len(completion) for completion in completions], dtype=np.int64))
-
-
-def _by_length(lengths: np.ndarray) -> list[np.ndarray]:
-    """Rows sorted by length and cut so that each group, padded to its longest row, stays within BATCH_TOKENS."""
-    groups: list[np.ndarray] = []
-    order = np.argsort(lengths, kind="stable")
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - start) * lengths[order[end]] > BATCH_TOKENS:
-            groups.append(order[start:end])
-            start = end
-    return groups
+    for dealt in cut(tokens, max_tokens=BATCH_TOKENS, max_items=None, processes=processes.count):
+        # Sharded weights are gathered in every pass, so a process without rows joins in with one that does not count.
+        rows = dealt[processes.rank] if len(dealt[processes.rank]) else np.array([0])
+        log_probs, mask = scorer([prompts[i] for i in rows], [completions[i] for i in rows])
+        for row, index in enumerate(dealt[processes.rank]):
+            mine[int(index)] = log_probs[row][mask[row]].cpu().numpy()
+        done += sum(map(len, dealt))
+        progress(done, len(completions))
+    parts = processes.gather(mine)
+    if processes.first:
+        rows_of = {index: row for part in parts for index, row in part.items()}
+        values = np.concatenate([rows_of[index] for index in range(len(completions))])
+        np.save(folder / "log_probs.npy", values.astype(np.float32))
+        np.save(folder / "lengths.npy", np.array([len(completion) for completion in completions], dtype=np.int64))

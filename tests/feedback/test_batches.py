@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kto_bench.component import ConfigError
-from kto_bench.feedback.batches import Step, desirable_of, micro_batches, mismatch, schedule, units_of
+from kto_bench.feedback.batches import Step, desirable_of, mismatch, schedule, units_of
 from kto_bench.feedback.tokens import TokenisedFeedback
 from kto_bench.feedback.types import FeedbackKind
 
@@ -116,10 +116,3 @@ def test_mismatched_pairs_never_share_a_prompt(prompts: list[int], random: objec
     largest = max(Counter(prompts).values())
     expected = len(prompts) if 2 * largest <= len(prompts) else 2 * (len(prompts) - largest)
     assert len(pairs) == expected
-
-
-def test_micro_batches_cover_each_unit_once_with_lengths_sorted() -> None:
-    lengths = [5, 1, 9, 3, 7]
-    groups = micro_batches(lengths, 2)
-    assert [len(group) for group in groups] == [2, 2, 1]
-    assert [lengths[index] for group in groups for index in group] == [1, 3, 5, 7, 9]

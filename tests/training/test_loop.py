@@ -1,159 +1,88 @@
-"""The training loop: exact global means, the reference from its cache, divergence, and what is left on disk."""
+"""The training loop: exact global means, the reference from its cache, divergence, saves, and what is left on disk."""
 
 from __future__ import annotations
 
-import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from engine import TRAINED, Job, cached, data_of, loss_of, rows
 from tiny import tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from kto_bench.feedback.batches import Step, schedule, units_of
-from kto_bench.feedback.tokens import TokenisedFeedback
-from kto_bench.losses import Loss
 from kto_bench.losses.dpo import DPO
 from kto_bench.losses.kto import KTO
 from kto_bench.losses.sft import SFT
-from kto_bench.losses.simpo import SimPO
+from kto_bench.preemption import Preempted, Preemption
 from kto_bench.training.config import TrainConfig
-from kto_bench.training.logprobs import completion_log_probs
-from kto_bench.training.loop import Cached, Trainer, TrainingDivergedError
-from kto_bench.training.reference import ReferenceLogProbs, save_reference
-
-LOSSES = [SFT(), DPO(beta=0.5), KTO(beta=0.5, desirable_weight=1.5), SimPO()]
+from kto_bench.training.logprobs import Scorer
+from kto_bench.training.loop import Cached, Safety, Trainer, TrainingDivergedError
+from kto_bench.training.saves import SaveError, Saves
 
 
-def data_of(pairs: int = 8) -> TokenisedFeedback:
-    """Pairs of random tokens with uneven lengths."""
-    random = np.random.default_rng(0)
-    prompts = [[1, *random.integers(7, 64, size=random.integers(1, 9))] for _ in range(pairs)]
-    completions = [[*random.integers(7, 64, size=random.integers(1, 12)), 2] for _ in range(2 * pairs)]
-    as_lists = lambda rows: [[int(token) for token in row] for row in rows]  # noqa: E731
-    return TokenisedFeedback(
-        kind="paired",
-        prompts=as_lists(prompts),
-        prompt_of=np.repeat(np.arange(pairs), 2),
-        completions=as_lists(completions),
-        desirable=None,
-        ids=[f"row{i // 2}" for i in range(2 * pairs)],
-        truncated={},
-    )
+def first_metrics(job: Job, **changes: Any) -> dict[str, float]:
+    return job.train("first", **changes).metrics[0]
 
 
-def steps_of(data: TokenisedFeedback, loss: Loss, steps: int = 4) -> list[Step]:
-    return schedule(
-        units_of(data, loss.feedback),
-        data.prompt_of,
-        completions_per_step=8,
-        epochs=1,
-        steps=steps,
-        seed=0,
-        mismatched=loss.needs_kl,
-    )
+def test_the_first_loss_of_dpo_is_log_2(tmp_path: Path) -> None:
+    """At policy = reference, whatever the passes."""
+    metrics = first_metrics(Job(tmp_path, DPO(), steps=1), micro_batch_size=2)
+    assert metrics["loss"] == pytest.approx(np.log(2), abs=1e-6)
 
 
-def cached(tmp_path: Path, data: TokenisedFeedback, steps: list[Step]) -> Cached:
-    """The reference's log-probabilities as the stages make them."""
-
-    def save(name: str, prompts: list[list[int]], completions: list[list[int]]) -> ReferenceLogProbs:
-        (tmp_path / name).mkdir(parents=True, exist_ok=True)
-        save_reference(tmp_path / name, tiny_model(), prompts, completions, 0, lambda done, total: None)
-        return ReferenceLogProbs.load(tmp_path / name)
-
-    matched = save("matched", [data.prompts[i] for i in data.prompt_of], data.completions)
-    pairs = [pair for step in steps for pair in step.mismatched]
-    if not pairs:
-        return Cached(matched)
-    return Cached(
-        matched, save("mismatched", [data.prompts[p] for p, _ in pairs], [data.completions[c] for _, c in pairs])
-    )
+def test_the_first_loss_of_kto_is_the_mean_of_half_the_weights(tmp_path: Path) -> None:
+    job = Job(tmp_path, KTO(desirable_weight=1.5), steps=1)
+    metrics = first_metrics(job, micro_batch_size=2)
+    desirable = (job.steps[0].units % 2 == 0).mean()
+    assert metrics["loss"] == pytest.approx((1.5 * desirable + 1.0 * (1 - desirable)) / 2, abs=1e-6)
+    assert metrics["kl"] == pytest.approx(0, abs=1e-6)
 
 
-def train(tmp_path: Path, loss: Loss, **changes: Any) -> tuple[list[dict[str, float]], Any]:
-    data = data_of()
-    steps = steps_of(data, loss)
-    settings = {"learning_rate": 1e-2, "completions_per_step": 8, "warmup_fraction": 0.0, **changes}
-    trainer = Trainer(tiny_model(), 0, data, loss, TrainConfig(**settings), cached(tmp_path, data, steps))
-    trainer.run(steps, tmp_path, lambda metrics, timing: None)
-    return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()], trainer.policy
-
-
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-@pytest.mark.parametrize(
-    "changes", [{"micro_batch_size": 2}, {"micro_batch_size": 3}, {"gradient_checkpointing": True}], ids=str
-)
-def test_how_a_step_is_split_changes_no_number(tmp_path: Path, loss: Loss, changes: dict[str, Any]) -> None:
-    """The losses, gradient norms, statistics and weights after 4 steps are those of the undivided batch."""
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "split").mkdir()
-    whole, policy = train(tmp_path / "whole", loss, micro_batch_size=64)
-    split, other = train(tmp_path / "split", loss, **{"micro_batch_size": 64, **changes})
-    assert [sorted(row) for row in whole] == [sorted(row) for row in split]
-    # At the first step policy and reference agree, and whether a margin of 0 counts as right is a matter of rounding.
-    for row in (whole[0], split[0]):
-        row.pop("rewards/accuracy", None)
-    for one, two in zip(whole, split, strict=True):
-        assert one == pytest.approx(two, rel=1e-4, abs=1e-5)
-    for name, weights in policy.state_dict().items():
-        torch.testing.assert_close(weights, other.state_dict()[name], atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_the_first_step_is_the_loss_of_the_whole_batch(tmp_path: Path, loss: Loss) -> None:
-    """At policy = reference: DPO is log 2, KTO the mean of lambda / 2 over the batch, SFT the mean over all tokens."""
-    first = train(tmp_path, loss, micro_batch_size=2)[0][0]
-    data = data_of()
-    step = steps_of(data, loss)[0]
-    if isinstance(loss, DPO):
-        assert first["loss"] == pytest.approx(np.log(2), abs=1e-6)
-    elif isinstance(loss, KTO):
-        desirable = (step.units % 2 == 0).mean()
-        assert first["loss"] == pytest.approx((1.5 * desirable + 1.0 * (1 - desirable)) / 2, abs=1e-6)
-        assert first["kl"] == pytest.approx(0, abs=1e-6)
-    elif isinstance(loss, SFT):
-        indices = step.units.ravel()
+def test_the_loss_of_sft_is_the_mean_over_all_tokens(tmp_path: Path) -> None:
+    """From the model's own logits of each sequence alone."""
+    job = Job(tmp_path, SFT(), steps=1)
+    total, tokens = 0.0, 0
+    for index in job.steps[0].units.ravel():
+        prompt, completion = job.data.prompts[job.data.prompt_of[index]], job.data.completions[index]
         with torch.no_grad():
-            log_probs, mask = completion_log_probs(
-                tiny_model(),
-                [data.prompts[data.prompt_of[i]] for i in indices],
-                [data.completions[i] for i in indices],
-                0,
-            )
-        assert first["loss"] == pytest.approx(float(-log_probs.sum() / mask.sum()), rel=1e-5)
+            log_probs = tiny_model()(torch.tensor([[*prompt, *completion]])).logits[0].log_softmax(-1)
+        total -= sum(float(log_probs[len(prompt) - 1 + place, token]) for place, token in enumerate(completion))
+        tokens += len(completion)
+    assert first_metrics(job, micro_batch_size=2)["loss"] == pytest.approx(total / tokens, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-def test_training_lowers_the_loss_on_its_own_batch(tmp_path: Path, loss: Loss) -> None:
-    rows = train(tmp_path, loss, schedule="constant")[0]
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    assert [row["completions"] for row in rows] == [8, 16, 24, 32]
-    assert rows[2]["loss"] < rows[0]["loss"]  # 8 pairs in steps of 4 (or 8 completions): step 3 repeats the data
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_lowers_the_loss_on_its_own_batch(tmp_path: Path, name: str) -> None:
+    """16 completions in steps of 8 (8 pairs in steps of 4, or 8 demonstrations): the data repeat."""
+    metrics = Job(tmp_path, loss_of(name), steps=5).train("run", learning_rate=1e-2).metrics
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4, 5]
+    assert [row["completions"] for row in metrics] == [8, 16, 24, 32, 40]
+    assert metrics[4]["loss"] < metrics[0]["loss"]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop"])
 def test_optimisers_move_the_weights(tmp_path: Path, optimizer: str) -> None:
-    policy = train(tmp_path, DPO(), optimizer=optimizer)[1]
-    assert not torch.equal(policy.get_input_embeddings().weight, tiny_model().get_input_embeddings().weight)
+    weights = Job(tmp_path, DPO(), steps=2).train("run", optimizer=optimizer).weights
+    assert not torch.equal(weights["model.embed_tokens.weight"], tiny_model().get_input_embeddings().weight)
 
 
 def test_the_learning_rate_warms_up_and_decays(tmp_path: Path) -> None:
-    rows = train(tmp_path, DPO(), warmup_fraction=0.5, schedule="linear")[0]
-    assert [row["learning_rate"] for row in rows] == pytest.approx([0.0, 0.5e-2, 1e-2, 0.5e-2])
+    job = Job(tmp_path, DPO(), steps=4)
+    metrics = job.train("run", learning_rate=1e-2, warmup_fraction=0.5, schedule="linear").metrics
+    assert [row["learning_rate"] for row in metrics] == pytest.approx([0.0, 0.5e-2, 1e-2, 0.5e-2])
 
 
 def test_divergence_stops_the_run_naming_step_and_ids(tmp_path: Path) -> None:
-    data, loss = data_of(), DPO()
-    steps = steps_of(data, loss)
-    model = tiny_model()
+    job, model = Job(tmp_path, DPO()), tiny_model()
+    trainer = Trainer(model, 0, job.data, job.loss, TrainConfig(completions_per_step=8), job.cached)
     with torch.no_grad():
         model.get_output_embeddings().weight[0, 0] = float("nan")
-    trainer = Trainer(model, 0, data, loss, TrainConfig(completions_per_step=8), cached(tmp_path, data, steps))
     with pytest.raises(TrainingDivergedError, match=r"step 1: loss nan.*row\d"):
-        trainer.run(steps, tmp_path, lambda metrics, timing: None)
+        trainer.run(job.steps, tmp_path, lambda metrics, timing: None)
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
@@ -167,20 +96,81 @@ def test_dropout_is_off_wherever_a_model_keeps_it(architecture: str, checkpointi
     more = rates if architecture == "opt" else {"intermediate_size": 48, "attention_dropout": 0.3}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes, **more)).eval()
     data = data_of()
-    rows = ([data.prompts[i] for i in data.prompt_of], data.completions, 0)
+    batch = ([data.prompts[i] for i in data.prompt_of], data.completions)
     with torch.no_grad():
-        before, _ = completion_log_probs(model, *rows)
+        before, _ = Scorer(model, 0)(*batch)
     config = TrainConfig(completions_per_step=8, gradient_checkpointing=checkpointing)
     policy = Trainer(model, 0, data, SFT(), config, Cached()).policy
-    torch.testing.assert_close(completion_log_probs(policy, *rows)[0].detach(), before, atol=1e-5, rtol=1e-5)
+    assert policy.training == checkpointing
+    torch.testing.assert_close(Scorer(policy, 0)(*batch)[0].detach(), before, atol=1e-5, rtol=1e-5)
 
 
 def test_the_cached_reference_is_the_live_one(tmp_path: Path) -> None:
     data = data_of()
-    prompts = [data.prompts[i] for i in data.prompt_of]
     matched = cached(tmp_path, data, []).matched
     assert matched is not None
     with torch.no_grad():
-        live, _ = completion_log_probs(tiny_model(), prompts, data.completions, 0)
+        live, _ = Scorer(tiny_model(), 0)([data.prompts[i] for i in data.prompt_of], data.completions)
     torch.testing.assert_close(matched.rows(range(16), live.shape[1]), live, atol=1e-5, rtol=1e-5)
     assert len(matched) == 16
+
+
+class FullDisk(Saves):
+    """No room for the states."""
+
+    def save(self, *arguments: Any) -> None:
+        raise SaveError("the disk is full")
+
+
+def test_a_save_that_fails_does_not_stop_the_training(tmp_path: Path) -> None:
+    job, said = Job(tmp_path, DPO(), steps=3), []
+    safety = Safety(FullDisk(tmp_path / "saves", said.append), Preemption(), said.append)
+    assert len(job.train("run", safety, save_minutes=1e-9).metrics) == 3
+    assert said == [f"step {step} of 3 was not saved: the disk is full; training goes on" for step in (1, 2)]
+
+
+def test_sigterm_saves_and_stops_between_steps(tmp_path: Path) -> None:
+    """A real signal, sent while step 2 is reported; the run goes on from there, and hears of the steps before."""
+    job = Job(tmp_path, DPO(), steps=4)
+    whole = job.train("whole")
+    out, said, heard = tmp_path / "run", [], []
+    out.mkdir()
+
+    def on_step(metrics: dict[str, float], timing: dict[str, float]) -> None:
+        heard.append(metrics["step"])
+        if metrics["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with Preemption() as preemption:
+        safety = Safety(Saves(tmp_path / "saves", said.append), preemption, said.append)
+        with pytest.raises(Preempted, match="step 2 of 4"), preemption.deferred():
+            job.trainer().run(job.steps, out, on_step, safety)
+    assert heard == [1, 2]
+    again = tmp_path / "again"
+    again.mkdir()
+    heard.clear()
+    safety = Safety(Saves(tmp_path / "saves", said.append), Preemption(), said.append)
+    trainer = job.trainer()
+    trainer.run(job.steps, again, lambda metrics, timing: heard.append(metrics["step"]), safety)
+    assert heard == [1, 2, 3, 4]
+    assert rows(again / "metrics.jsonl") == whole.metrics
+    for name, weights in trainer.policy.state_dict().items():
+        assert torch.equal(weights, whole.weights[name])
+
+
+def test_states_are_saved_as_time_goes_by(tmp_path: Path) -> None:
+    """Every step is later than a billionth of a minute; after the last one, the policy itself is saved."""
+    job, saved = Job(tmp_path, DPO(), steps=4), []
+
+    class Counting(Saves):
+        def save(self, step: int, *arguments: Any) -> None:
+            saved.append(step)
+            super().save(step, *arguments)
+
+    safety = Safety(Counting(tmp_path / "saves", lambda text: None), Preemption(), lambda text: None)
+    job.train("often", safety, save_minutes=1e-9)
+    assert saved == [1, 2, 3]
+    saved.clear()
+    (tmp_path / "other").mkdir()
+    job.train("seldom", Safety(Counting(tmp_path / "other", print), Preemption(), print), save_minutes=60)
+    assert saved == []

@@ -1,0 +1,51 @@
+"""The policy of a training stage: the whole model, or low-rank adapters on it; and how it is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+from kto_bench.models import load_policy, save_policy
+from kto_bench.training.config import TrainConfig
+from kto_bench.training.lora import add_adapter, merge
+from kto_bench.training.processes import Processes, is_sharded
+
+PREFIX = "policy."
+"""What the names of the policy's weights begin with inside a Scorer."""
+
+
+class TrainablePolicy:
+    """``model`` is what is trained: a causal LM of transformers, with adapters inside it if the settings say so."""
+
+    def __init__(self, start: Path, config: TrainConfig, seed: int) -> None:
+        """Load the artifact ``start``; ``seed`` is that of the adapters, which change nothing before the first step."""
+        self._start, self._config, self._seed = start, config, seed
+        self._adapter, self.model = self._load()
+
+    def _load(self) -> tuple[Any, Any]:
+        model = load_policy(self._start)
+        if self._config.lora is None:
+            return None, model
+        adapter = add_adapter(model, self._config.lora, self._seed)
+        return adapter, adapter.get_base_model()
+
+    def save(self, folder: Path, module: torch.nn.Module, tokenizer: Any) -> None:
+        """Write the trained policy, adapters merged, to ``folder``. All processes take part, the first one writes.
+
+        ``module`` is the scorer that was trained, wrapped or not.
+        """
+        if is_sharded(module):
+            # A sharded model cannot be saved as it is: its trained weights are put into a fresh copy of the start.
+            options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+            weights = get_model_state_dict(module, options=options)
+            if Processes().first:
+                self._adapter, self.model = self._load()
+                self.model.load_state_dict(
+                    {name.removeprefix(PREFIX): weight for name, weight in weights.items()}, strict=False
+                )
+        if Processes().first:
+            policy = self.model if self._adapter is None else merge(self._adapter)
+            save_policy(folder, policy.cpu(), tokenizer)
