@@ -14,7 +14,7 @@ from kto_bench.training.processes import Processes
 
 Tokens = Sequence[int]
 
-BATCH_TOKENS = 16_384
+BATCH_TOKENS = 8_192
 """Padded tokens per forward pass: large, since there is no gradient to keep."""
 
 
