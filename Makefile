@@ -26,12 +26,13 @@ demo: $(VENV)/.installed ## set up from nothing, run the quickstart sweep on the
 	@echo "== the report: file://$(CURDIR)/reports/quickstart/index.html"
 
 test: $(VENV)/.installed-test ## set up from nothing and run the tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed-test ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 
 format: $(VENV)/.installed-test ## let ruff format the code and sort its imports
 	$(BIN)/ruff check --fix-only .

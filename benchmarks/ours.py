@@ -50,9 +50,6 @@ class AfterWarmup:
         wanted = np.asarray(indices)
         return self._counted.rows(np.where(wanted < self._warmup_rows, wanted, wanted - self._warmup_rows), width)
 
-    def __len__(self) -> int:
-        return len(self._counted) + self._warmup_rows
-
 
 def config_of(work: Work) -> TrainConfig:
     """The settings of the suite's trainer: its defaults but for what the comparison fixes."""

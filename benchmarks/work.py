@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 LossName = Literal["kto", "dpo", "sft"]
-ReferenceMode = Literal["cached", "live", "none"]
 COLUMNS: dict[str, tuple[str, ...]] = {
     "kto": ("completion",),
     "dpo": ("chosen", "rejected"),

@@ -162,6 +162,11 @@ def _check(config: Config) -> None:
                 f"train.completions_per_step: {train.completions_per_step} is odd, and {config.loss_name} sees pairs "
                 f"of completions; choose an even number such as {train.completions_per_step + 1}"
             )
+        if loss.needs_kl and not (loss.needs_reference and loss.feedback == "binary"):
+            raise ConfigError(
+                f"loss: {config.loss_name!r} declares needs_kl, which is estimated for binary feedback from policy and "
+                "reference; declare needs_reference and feedback = 'binary' as well"
+            )
         if loss.needs_kl and train.completions_per_step < 2:
             raise ConfigError(
                 f"train.completions_per_step: {train.completions_per_step} is too small: the reference point of "

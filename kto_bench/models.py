@@ -6,7 +6,6 @@ and either weights or, for a checkpoint on a hub, a pointer to its commit there.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import shutil
@@ -28,6 +27,8 @@ POINTER = "checkpoint.json"
 NOT_COPIED = shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.gguf", "checkpoint-*", "runs", ".*")
 """Of a local checkpoint folder: pickled weights, which are never loaded, and what trainers leave beside them."""
 Progress = Callable[[int, int], None]
+DIGESTS: dict[tuple[Path, tuple[tuple[Path, int, int], ...]], str] = {}
+"""Of checkpoint folders that this process has read, by their files' sizes and times; workers are handed them."""
 
 
 class ModelSource(Component):
@@ -269,16 +270,14 @@ def _digest(folder: Path, without: str | None = None) -> str:
 
     ``without`` names a file of the folder that is left out.
     """
-    files = sorted(path for path in folder.resolve().rglob("*") if path.is_file())
-    files = [path for path in files if path != folder.resolve() / (without or "")]
-    return _digest_of(folder.resolve(), tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
-
-
-@functools.lru_cache(maxsize=64)
-def _digest_of(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for path, _, _ in files:
-        digest.update(str(path.relative_to(folder)).encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    folder = folder.resolve()
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / (without or ""))
+    key = folder, tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    if key not in DIGESTS:
+        digest = hashlib.sha256()
+        for path in files:
+            digest.update(str(path.relative_to(folder)).encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        DIGESTS[key] = digest.hexdigest()
+    return DIGESTS[key]

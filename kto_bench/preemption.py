@@ -53,8 +53,11 @@ class Preemption:
             self._installed = False
 
     @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Within, SIGTERM only sets ``requested``; if nobody raised Preempted by the end, it is raised there."""
+    def deferred(self, *, raises: bool = True) -> Iterator[None]:
+        """Within, SIGTERM only sets ``requested``; if nobody raised Preempted by the end, it is raised there.
+
+        With ``raises=False`` it is not: what was done within is whole, and someone above looks at ``requested``.
+        """
         self._depth += 1
         try:
             yield
@@ -63,7 +66,7 @@ class Preemption:
             raise
         finally:
             self._depth -= 1
-        if self.requested and not self._depth:
+        if raises and self.requested and not self._depth:
             self.check()
 
     def check(self) -> None:

@@ -26,6 +26,7 @@ PACKAGES = (
     "transformers",
     "tokenizers",
     "accelerate",
+    "peft",
     "datasets",
     "hydra-core",
     "lm-eval",

@@ -87,7 +87,7 @@ def execute(config: Config) -> State:
     settings = config.run
     screen = Screen(described.name)
     if config.train.nodes > 1 and machine_rank() > 0:
-        return _help(config, described.name)
+        return _help(config, described.name, record)
     locks = settings.artifacts / "runs"
     locks.mkdir(parents=True, exist_ok=True)
     # Two launches of the same sweep at once: the second waits here and then finds the record done.
@@ -118,9 +118,11 @@ def execute(config: Config) -> State:
     return "done"
 
 
-def _help(config: Config, name: str) -> State:
+def _help(config: Config, name: str, record: Record) -> State:
     """On a machine that is not the first: add workers to the stages that all share. The first machine does the rest."""
     screen = Screen(f"{name}, machine {machine_rank()}")
+    if record.state() == "done":  # the first machine sees it, too, and asks for no help
+        return "cached"
     with Preemption() as preemption:
         stages = plan(config, Watch(screen, lambda metrics, timing: None, preemption)).stages
         store = _store(config, screen)
@@ -167,6 +169,8 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
     steps = read_lines(folders["align"] / "timing.jsonl") if "align" in folders else []
     record.write_json("timing.json", {"stages": timing, **({"align": _mean_timing(steps)} if steps else {})})
     data = json.loads((folders["feedback"] / "data.json").read_text(encoding="utf-8"))
+    if "sft" in folders:
+        data["sft"] = json.loads((folders["sft"] / "data.json").read_text(encoding="utf-8"))
     if "align" in folders:
         shutil.copy(folders["align"] / "metrics.jsonl", record.folder / "metrics.jsonl")
         data |= json.loads((folders["align"] / "data.json").read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_ro
 from kto_bench.lines import read_lines, write_lines
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
-from kto_bench.models import load_policy, load_tokenizer, pad_id_of, positions_of
+from kto_bench.models import DIGESTS, load_policy, load_tokenizer, pad_id_of, positions_of
 from kto_bench.preemption import Preemption
 from kto_bench.screen import Advance, Remote, Screen
 from kto_bench.seeds import derive
@@ -279,11 +279,12 @@ class Stages:
                 on_metrics(metrics, timing)
 
             say, preemption = self._watch.screen.say, self._watch.preemption
-            with preemption.deferred():
+            # SIGTERM stops the training between steps; once it is over, the policy is still saved.
+            with preemption.deferred(raises=False):
                 trainer.run(steps, folder, on_step, Safety(Saves(saved_beside(folder), say), preemption, say))
-            policy.save(folder, trainer.module, tokenizer)
-            if Processes().first:
-                (folder / "data.json").write_text(json.dumps({"truncated": data.truncated}), encoding="utf-8")
+                policy.save(folder, trainer.module, tokenizer)
+                if Processes().first:
+                    (folder / "data.json").write_text(json.dumps({"truncated": data.truncated}), encoding="utf-8")
 
         return self._stage(name, settings, inputs, self._by_workers(STAGES_OF[name], train, build), train.nodes)
 
@@ -291,9 +292,10 @@ class Stages:
         """``build`` in worker processes, each of which finds the stage as ``attribute`` of its own Stages."""
 
         def shared(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.training.workers import Job, inside_worker, run_workers
+            from kto_bench.training.processes import in_a_group
+            from kto_bench.training.workers import Job, run_workers
 
-            if train.processes == 1 or inside_worker():
+            if train.processes == 1 or in_a_group():
                 build(folder, inputs, advance)
                 return
             hear: dict[str, Callable[[Any], None]] = {
@@ -301,7 +303,17 @@ class Stages:
                 "metrics": lambda value: self._watch.on_metrics(*value),
                 "say": self._watch.screen.say,
             }
-            job = Job(self._config.plain, attribute, folder, inputs, train.processes_per_node, train.nodes)
+            fingerprint = getattr(self, attribute).fingerprint
+            job = Job(
+                config=self._config.plain,
+                stage=attribute,
+                fingerprint=fingerprint,
+                folder=folder,
+                inputs=inputs,
+                processes_per_node=train.processes_per_node,
+                nodes=train.nodes,
+                digests=DIGESTS,
+            )
             run_workers(job, lambda kind, value: hear[kind](value), self._watch.preemption)
 
         return shared
@@ -342,8 +354,10 @@ class Stages:
             precision=train.precision,
             padding_free=train.padding_free,
             max_logits=train.max_logits,
+            device=processes.device,
         )
-        save_reference(folder, processes.wrap(scorer, train.sharding), prompts, completions, advance, processes)
+        module, most = processes.wrap(scorer, train.sharding), train.max_tokens_per_microbatch
+        save_reference(folder, module, prompts, completions, advance, processes, max_tokens=most)
 
 
 def _limits(train: TrainConfig) -> dict[str, int]:

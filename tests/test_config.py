@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -15,6 +16,7 @@ from kto_bench.__main__ import explain
 from kto_bench.component import ConfigError
 from kto_bench.config import Config, resolve
 from kto_bench.feedback.types import FeedbackError
+from kto_bench.losses import Loss
 
 CONF = ROOT / "conf"
 
@@ -134,6 +136,20 @@ def test_what_cannot_be_run_is_refused(case: str) -> None:
     overrides, message = REFUSED[case]
     with pytest.raises(ConfigError, match=message):
         config_of(*overrides)
+
+
+class PairedWithKl(Loss):
+    """Declares a reference point, for feedback that the mismatched pairs are not made from."""
+
+    feedback: ClassVar = "paired"
+    needs_reference: ClassVar = True
+    needs_kl: ClassVar = True
+
+
+def test_a_reference_point_for_pairs_is_refused() -> None:
+    """Its mismatched pairs would silently be those of another schedule."""
+    with pytest.raises(ConfigError, match=r"'dpo' declares needs_kl.*binary"):
+        config_of("loss=dpo", f"loss._target_={__name__}.PairedWithKl", "~loss.beta")
 
 
 def test_an_empty_or_missing_file_is_refused(tmp_path: Path) -> None:

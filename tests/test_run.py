@@ -53,6 +53,10 @@ def test_a_run_leaves_a_whole_record(make: MakeConfig) -> None:
     assert data["kind"] == "paired"
     assert data["rows"] + data["heldout_rows"] == 40
     assert data["truncated"] == {"prompt": 0, "completion": 0}
+    assert data["sft"] == {"truncated": {"prompt": 0, "completion": 0}}
+    timing = read(record.folder / "timing.json")["align"]
+    assert timing["tokens_per_second"] > 0
+    assert timing["padding_share"] == 0
     completions, judgements = (read(record.folder / f"{name}.jsonl") for name in ("completions", "judgements"))
     assert len(completions) == len(judgements) == data["heldout_rows"]
     scores = read(record.folder / "scores.json")

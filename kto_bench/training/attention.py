@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 
+WIDEST_HEAD = 256
+"""Flash attention's limit."""
 PACKED = "kto_bench_packed"
 """The name under which transformers finds the function below."""
 
@@ -27,6 +29,8 @@ class Packing:
     lengths: tuple[int, ...]
     bounds: Tensor
     """(n + 1,) int32 on the model's device: starts of the sequences, and the end of the last."""
+    windows: set[int | None] = field(default_factory=set)
+    """The sliding windows that the model's layers asked for, once they have."""
 
 
 @torch.compiler.disable
@@ -55,6 +59,7 @@ def packed_attention(
             "this model's attention reads packed rows since a Scorer was made of it; before calling the model itself, "
             "call its `set_attn_implementation('sdpa')`"
         )
+    packing.windows.add(sliding_window)
     unknown = [
         name
         for name, given in others.items()
@@ -87,6 +92,14 @@ def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
             and importlib.util.find_spec("torch.nn.attention.varlen") is not None
         )
     return device.type == "cpu"
+
+
+def beyond_kernel(config: Any) -> str | None:
+    """What a model's configuration asks for that the variable-length kernel cannot do; None where nothing is known."""
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        return "the variable-length kernel has no soft-capping"
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return f"the variable-length kernel has no heads of width {width}" if width > WIDEST_HEAD else None
 
 
 def _variable_length(

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kto_bench.component import ConfigError
 from kto_bench.training import layout
-from kto_bench.training.attention import PACKED, has_kernel
+from kto_bench.training.attention import PACKED, beyond_kernel, has_kernel
 from kto_bench.training.device import autocast
 from kto_bench.training.head import body, logits_of
 from kto_bench.training.layout import Layout, Tokens
@@ -38,17 +38,21 @@ class Scorer(torch.nn.Module):
         precision: str = "fp32",
         padding_free: bool | None = None,
         max_logits: int = 16_777_216,
+        device: torch.device | None = None,
     ) -> None:
         """``policy`` is any causal language model of transformers, on its device and with its weights.
 
         ``precision`` is ``fp32`` or ``bf16`` (autocast). ``padding_free`` asks for sequences end to end (True), for
         padding (False), or for the former wherever a short trial shows that it is right (None); the choice is
         ``packed``, and it sets the policy's attention for good. Raises ConfigError when ``padding_free=True`` cannot
-        be, or when the model's logits cannot be had from its hidden states.
+        be, or when the model's logits cannot be had from its hidden states. ``device`` is where it will compute, where
+        that is not where its weights are now.
         """
         super().__init__()
+        self._device = device or next(policy.parameters()).device
         self.policy = policy
         self.real_positions = self.computed_positions = 0
+        self.counting = True
         self._pad_id, self._precision = pad_id, precision
         self.packed = False
         if getattr(policy.config, "_attn_implementation", None) == PACKED:  # an earlier Scorer's
@@ -70,8 +74,9 @@ class Scorer(torch.nn.Module):
         Gradients flow through the log-probabilities.
         """
         plan = self._plan(prompts, completions)
-        self.real_positions += plan.real
-        self.computed_positions += plan.computed
+        if self.counting:
+            self.real_positions += plan.real
+            self.computed_positions += plan.computed
         with autocast(plan.targets.device, self._precision):
             values = self._log_probs(self._hidden(plan), plan.targets)
         # Nothing here is a view: FSDP hooks into outputs.
@@ -135,8 +140,10 @@ class Scorer(torch.nn.Module):
         """Pack from now on, if hidden states of a few short sequences stay the same; else why not."""
         weights = next(self.policy.parameters())
         dtype = torch.bfloat16 if self._precision == "bf16" else weights.dtype
-        if not has_kernel(weights.device, dtype):
-            return f"there is no kernel for {dtype} on {weights.device.type}"
+        if not has_kernel(self._device, dtype):
+            return f"there is no kernel for {dtype} on {self._device.type}"
+        if weights.device.type != self._device.type and (limit := beyond_kernel(self.policy.config)):
+            return limit  # which would otherwise come out in the trial
         if getattr(self.policy.config, "attention_chunk_size", None) is not None:
             return "its attention is cut into chunks"
         implementation = self.policy.config._attn_implementation
@@ -158,7 +165,8 @@ class Scorer(torch.nn.Module):
         expected = self._hidden_of(ids, precision)
         self.policy.set_attn_implementation(PACKED)
         self.packed = True
-        got = self._hidden_of(ids, precision)
+        windows: set[int | None] = set()
+        got = self._hidden_of(ids, precision, windows)
         tolerance = _tolerance(torch.bfloat16 if precision == "bf16" else expected.dtype)
         difference = _difference(got, expected)
         if not difference <= tolerance:
@@ -169,12 +177,18 @@ class Scorer(torch.nn.Module):
         difference = _difference(others[first:], got[first:])
         if not difference <= tolerance / 10:
             raise ValueError(f"a sequence would change another's hidden states by {difference:.1e} of their size")
+        # Sequences this short are inside any window: that it reaches the attention at all is seen by its arrival.
+        window = getattr(self.policy.config, "sliding_window", None)
+        if window is not None and window not in windows:
+            raise ValueError(f"its sliding window of {window} positions is not told to the attention")
 
-    def _hidden_of(self, ids: list[list[int]], precision: str) -> Tensor:
-        """Hidden states of every position that predicts, sequence by sequence."""
+    def _hidden_of(self, ids: list[list[int]], precision: str, windows: set[int | None] | None = None) -> Tensor:
+        """Hidden states of every position that predicts, sequence by sequence. ``windows`` gets a packed row's."""
         plan = self._plan([sequence[:1] for sequence in ids], [sequence[1:] for sequence in ids])
         with autocast(plan.targets.device, precision):
             hidden = self._hidden(plan)
+        if windows is not None:
+            windows.update(*(call.inputs["packing"].windows for call in plan.calls))
         return hidden[torch.argsort(plan.rows * plan.mask.shape[1] + plan.columns)]
 
     def _probe_ids(self) -> list[list[int]]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kto_bench.component import ConfigError
 from kto_bench.feedback.batches import Step, desirable_of
 from kto_bench.feedback.tokens import TokenisedFeedback
 from kto_bench.lines import append_line, read_lines
@@ -22,7 +23,7 @@ from kto_bench.training.config import TrainConfig
 from kto_bench.training.logprobs import Scorer
 from kto_bench.training.microbatches import Round, cut
 from kto_bench.training.optimiser import build_optimiser
-from kto_bench.training.processes import Processes
+from kto_bench.training.processes import Processes, decoder_layers
 from kto_bench.training.reference import ReferenceLogProbs
 from kto_bench.training.saves import SaveError, Saves
 
@@ -79,7 +80,12 @@ class Trainer:
             policy.to(self._processes.device)
         self.policy = policy
         self._scorer = Scorer(
-            policy, pad_id, precision=config.precision, padding_free=config.padding_free, max_logits=config.max_logits
+            policy,
+            pad_id,
+            precision=config.precision,
+            padding_free=config.padding_free,
+            max_logits=config.max_logits,
+            device=self._processes.device,
         )
         if config.compile:
             _compile_layers(policy)
@@ -184,7 +190,7 @@ class Trainer:
             mine = dealt[self._processes.rank]
             # Every process takes part in every round, since gradients and sharded weights are exchanged in it; one that
             # was dealt nothing does a unit that counts for nothing.
-            counts = len(mine) > 0
+            self._scorer.counting = counts = len(mine) > 0
             with self._processes.backward_context(self._score, last=index == len(rounds) - 1):
                 output = self._forward(units[mine] if counts else units[:1], point)
                 loss = output.losses.sum() / total_weight
@@ -228,6 +234,7 @@ class Trainer:
         rounds = self._cut(self._prompt_tokens[pairs[:, 0]] + lengths, self._config.micro_batch_size)
         for dealt in rounds:
             mine = dealt[self._processes.rank]
+            self._scorer.counting = len(mine) > 0
             rows = mine if len(mine) else np.array([0])
             prompts = [self._data.prompts[prompt] for prompt in pairs[rows, 0]]
             scored, _ = self._score(prompts, [self._data.completions[index] for index in pairs[rows, 1]])
@@ -258,10 +265,14 @@ def _rows(reference: Tensor | None, place: int, units: np.ndarray) -> Tensor | N
 
 def _compile_layers(policy: Any) -> None:
     """Compile each decoder layer by itself: they share one compiled graph, so compiling takes seconds, not minutes."""
-    layers = set(getattr(policy, "_no_split_modules", None) or ())
-    for module in policy.modules():
-        if type(module).__name__ in layers:
-            module.compile(dynamic=True)
+    layers = decoder_layers(policy)
+    if not layers:
+        raise ConfigError(
+            f"train.compile: true is not possible for a {policy.config.model_type} model, which does not say what its "
+            "layers are; choose false"
+        )
+    for layer in layers:
+        layer.compile(dynamic=True)
 
 
 def _without_dropout(policy: Any) -> None:

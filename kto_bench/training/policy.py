@@ -43,9 +43,14 @@ class TrainablePolicy:
             weights = get_model_state_dict(module, options=options)
             if Processes().first:
                 self._adapter, self.model = self._load()
-                self.model.load_state_dict(
-                    {name.removeprefix(PREFIX): weight for name, weight in weights.items()}, strict=False
-                )
+                trained = {name.removeprefix(PREFIX): weight for name, weight in weights.items()}
+                unknown = self.model.load_state_dict(trained, strict=False).unexpected_keys
+                wanted = {name for name, weight in self.model.named_parameters() if weight.requires_grad}
+                if unknown or wanted - set(trained):
+                    raise RuntimeError(
+                        "the sharded policy cannot be put together: "
+                        f"unknown weights {unknown[:3]}, missing ones {sorted(wanted - set(trained))[:3]}"
+                    )
         if Processes().first:
             policy = self.model if self._adapter is None else merge(self._adapter)
             save_policy(folder, policy.cpu(), tokenizer)

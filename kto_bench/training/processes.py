@@ -26,7 +26,7 @@ class Processes:
 
     def __init__(self) -> None:
         """Those of ``torch.distributed`` where this process has joined a group, else this one alone."""
-        joined = dist.is_available() and dist.is_initialized()
+        joined = in_a_group()
         self.rank, self.count = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
         self.device = torch.device("cuda", torch.cuda.current_device()) if _on_gpus(joined) else pick_device()
 
@@ -68,10 +68,8 @@ class Processes:
                 scorer.to(self.device), forward_sync_buffers=False, gradient_as_bucket_view=True
             )
         mesh = init_device_mesh(self.device.type, (self.count,))
-        layers = set(getattr(scorer.policy, "_no_split_modules", None) or ())
-        for module in list(scorer.policy.modules()):
-            if type(module).__name__ in layers:
-                fully_shard(module, mesh=mesh)
+        for layer in decoder_layers(scorer.policy):
+            fully_shard(layer, mesh=mesh)
         fully_shard(scorer, mesh=mesh)
         return scorer
 
@@ -88,9 +86,20 @@ class Processes:
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
+def decoder_layers(policy: Any) -> list[torch.nn.Module]:
+    """The layers of a transformers model, as its class names them; empty where it does not."""
+    names = set(getattr(policy, "_no_split_modules", None) or ())
+    return [module for module in policy.modules() if type(module).__name__ in names]
+
+
 def is_sharded(module: torch.nn.Module) -> bool:
     """Whether FSDP2 has sharded ``module``."""
     return isinstance(module, FSDPModule)
+
+
+def in_a_group() -> bool:
+    """Whether this process has been joined with others."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def _on_gpus(joined: bool) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import re
 import shutil
 import warnings
@@ -23,7 +22,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -33,6 +31,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kto_bench.store import sync
+from kto_bench.training.processes import in_a_group
+from kto_bench.training.random_state import random_state, set_random_state
 
 T = TypeVar("T")
 KEPT = 2
@@ -73,7 +73,7 @@ class Saves:
             _together(lambda: state.update(_state_of(module, optimiser)))
             needed = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(state))
             _together(lambda: _write(partial / "state", state))
-            _together(lambda: _write_json(partial / f"random-{_rank()}.json", _random_state()))
+            _together(lambda: _write_json(partial / f"random-{_rank()}.json", random_state()))
             self._first_says(lambda: _write_progress(partial, step, scheduler, files))
             parts = _together(lambda: {_name(path, partial): _seal(path) for path in _own(partial)})
             self._first_says(lambda: self._finish(partial, final, {k: v for part in parts for k, v in part.items()}))
@@ -168,11 +168,11 @@ class Saves:
 
 
 def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if in_a_group() else 0
 
 
 def _count() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if in_a_group() else 1
 
 
 def _together(action: Callable[[], T]) -> list[T]:
@@ -248,32 +248,7 @@ def _read_progress(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
 def _restore_rest(scheduler: LRScheduler, schedule: dict[str, Any], states: dict[str, Any] | None) -> None:
     scheduler.load_state_dict(schedule)
     if states is not None:
-        _set_random_state(states)
-
-
-def _random_state() -> dict[str, Any]:
-    """The states of all generators that have no name of their own, as JSON."""
-    name, keys, *rest = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": [name, np.asarray(keys).tolist(), *rest],
-        "torch": torch.get_rng_state().tolist(),
-        "cuda": [state.tolist() for state in _cuda_states()],
-    }
-
-
-def _set_random_state(states: Mapping[str, Any]) -> None:
-    version, keys, gauss = states["python"]
-    random.setstate((version, tuple(keys), gauss))
-    name, numbers, *rest = states["numpy"]
-    np.random.set_state((name, np.array(numbers, dtype=np.uint32), *rest))
-    torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
-    for device, state in enumerate(states["cuda"][: len(_cuda_states())]):
-        torch.cuda.set_rng_state(torch.tensor(state, dtype=torch.uint8), device)
-
-
-def _cuda_states() -> list[torch.Tensor]:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        set_random_state(states)
 
 
 def _tensors(state: Any) -> Iterator[torch.Tensor]:

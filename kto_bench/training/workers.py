@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import signal
 import socket
 import tempfile
 import traceback
@@ -36,15 +36,13 @@ class Job:
 
     config: Mapping[str, Any]
     stage: str
+    fingerprint: str
     folder: Path
     inputs: Mapping[str, Path]
     processes_per_node: int
     nodes: int
-
-
-def inside_worker() -> bool:
-    """Whether this process is one of those that ``run_workers`` started."""
-    return dist.is_available() and dist.is_initialized()
+    digests: Mapping[Any, str]
+    """``kto_bench.models.DIGESTS``, so that workers need not read whole checkpoints to know what they are."""
 
 
 def run_workers(job: Job, on_event: Callable[[str, Any], None], preemption: Preemption) -> None:
@@ -53,9 +51,12 @@ def run_workers(job: Job, on_event: Callable[[str, Any], None], preemption: Pree
     SIGTERM is passed on to the workers, which save and stop; then Preempted is raised. When one worker fails the others
     are stopped and WorkerError tells why.
     """
+    gc.collect()
+    if torch.cuda.is_initialized():  # what an earlier run's evaluation has left reserved, workers can use
+        torch.cuda.empty_cache()
     context = torch.multiprocessing.get_context("spawn")
     events: Any = context.SimpleQueue()
-    with tempfile.TemporaryDirectory() as scratch, preemption.deferred():
+    with tempfile.TemporaryDirectory() as scratch, preemption.deferred(raises=False):
         workers: Any = torch.multiprocessing.start_processes(
             _work, (job, _meeting_point(job, Path(scratch)), events), job.processes_per_node, join=False
         )
@@ -75,11 +76,13 @@ def run_workers(job: Job, on_event: Callable[[str, Any], None], preemption: Pree
                 if preemption.requested and not told:
                     told = True
                     for process in workers.processes:
-                        os.kill(process.pid, signal.SIGTERM)
+                        process.terminate()  # SIGTERM
         except (ProcessRaisedException, ProcessExitedException) as error:
             while not events.empty():
                 kind, value = events.get()
                 failures += [value] if kind == "failed" else []
+            if preemption.requested:  # SIGTERM found a worker that had not begun to listen
+                raise Preempted from error
             raise WorkerError(failures[0] if failures else str(error)) from error
         finally:
             for process in workers.processes:
@@ -87,6 +90,8 @@ def run_workers(job: Job, on_event: Callable[[str, Any], None], preemption: Pree
                     process.kill()
         if stopped is not None:
             raise Preempted(stopped)
+        if failures:  # an interrupted worker ends as if it were done
+            raise WorkerError(failures[0])
 
 
 def _meeting_point(job: Job, scratch: Path) -> str:
@@ -109,7 +114,7 @@ def _work(local_rank: int, job: Job, meeting_point: str, events: Any) -> None:
         if job.nodes == 1:  # a laptop's own name may not resolve to an address
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
-        with Preemption() as preemption, preemption.deferred():
+        with Preemption() as preemption:
             dist.init_process_group(
                 "nccl" if device else "gloo",
                 init_method=meeting_point,
@@ -118,23 +123,37 @@ def _work(local_rank: int, job: Job, meeting_point: str, events: Any) -> None:
                 timeout=PATIENCE,
                 device_id=device,
             )
-            try:
-                _build(job, rank, events, preemption)
-            finally:
-                dist.destroy_process_group()
+            _check_that_all_came_for(job)
+            _build(job, rank, events, preemption)
+            # Not after a failure: the others may be waiting for this process, and its end is what tells them.
+            dist.destroy_process_group()
     except Preempted as stop:
-        if rank == 0 or local_rank == 0:
-            events.put(("preempted", str(stop)))
+        events.put(("preempted", str(stop)))
     except BaseException as error:
         where = f"process {rank} on {socket.gethostname()}"
         events.put(("failed", f"{traceback.format_exception_only(error)[-1].strip()} ({where})"))
         raise
 
 
+def _check_that_all_came_for(job: Job) -> None:
+    """Machines find each other by address only, and weights of two runs would mix without an error."""
+    mine = (job.stage, job.fingerprint)
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    if set(everyone) != {mine}:
+        raise RuntimeError(
+            f"the machines want to work on different stages: {sorted(set(everyone))}; give all of them the same "
+            "command, and one run at a time"
+        )
+
+
 def _build(job: Job, rank: int, events: Any, preemption: Preemption) -> None:
+    from kto_bench import models
     from kto_bench.config import resolve
     from kto_bench.screen import Remote
     from kto_bench.stages import Stages, Watch
+
+    models.DIGESTS.update(job.digests)
 
     def report(kind: str, value: Any) -> None:
         if rank == 0:

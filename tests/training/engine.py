@@ -104,9 +104,9 @@ class Job:
         self.steps = steps_of(self.data, loss, steps)
         self.cached = cached(folder / "reference", self.data, self.steps)
 
-    def trainer(self, **changes: Any) -> Trainer:
+    def trainer(self, policy: Any = None, **changes: Any) -> Trainer:
         config = TrainConfig(**{**SETTINGS, **changes})
-        return Trainer(tiny_model(), 0, self.data, self.loss, config, self.cached)
+        return Trainer(policy or tiny_model(), 0, self.data, self.loss, config, self.cached)
 
     def train(self, name: str, safety: Safety | None = None, **changes: Any) -> Trajectory:
         out = self.folder / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from engine import TRAINED, Job, Trajectory, assert_same, loss_of, rows
+from engine import SETTINGS, TRAINED, Job, Trajectory, assert_same, loss_of, rows
+from filelock import FileLock
+from tiny import tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM
 
+from kto_bench.models import load_policy
 from kto_bench.preemption import Preempted
+from kto_bench.training.config import TrainConfig
 from kto_bench.training.loop import Safety
+from kto_bench.training.policy import TrainablePolicy
 from kto_bench.training.saves import Saves
 
 SPLITS: dict[str, dict[str, Any]] = {
@@ -96,6 +103,14 @@ def test_stopping_and_going_on_changes_no_bit(jobs: Jobs, name: str, tmp_path: P
         assert torch.equal(resumed.weights[key], weights), key
 
 
+def tied() -> Any:
+    """The tiny model with one matrix for its embeddings and its head."""
+    torch.manual_seed(0)
+    config = tiny_model().config
+    config.tie_word_embeddings = True
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
 def work(rank: int, folder: Path) -> None:
     """One of two processes: train every loss in every way, rank 0 keeps the trajectories."""
     torch.set_num_threads(1)
@@ -115,18 +130,30 @@ def work(rank: int, folder: Path) -> None:
             weights = get_model_state_dict(trainer.module, options=options)
             if rank == 0:
                 torch.save(weights, out / "weights.pt")
+    policy = TrainablePolicy(folder / "tied", TrainConfig(**SETTINGS, sharding="full"), seed=0)
+    job = Job(folder / "dpo", loss_of("dpo"), steps=3)
+    trainer = job.trainer(policy=policy.model, sharding="full")
+    (folder / "tied-by-two").mkdir(exist_ok=True)
+    trainer.run(job.steps, folder / "tied-by-two", lambda metrics, timing: None)
+    policy.save(folder / "tied-by-two", trainer.module, tiny_tokenizer())
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the trajectories of two processes."""
-    folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.start_processes(work, (folder,), 2, start_method="spawn")
+    """Folder with the trajectories of two processes, which one test worker makes for all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "two"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "done").exists():
+            folder.mkdir()
+            tied().save_pretrained(folder / "tied")
+            tiny_tokenizer().save_pretrained(folder / "tied")
+            torch.multiprocessing.start_processes(work, (folder,), 2, start_method="spawn")
+            (folder / "done").touch()
     return folder
 
 
-@pytest.mark.xdist_group("two processes")  # one test process pays for starting them
 @pytest.mark.parametrize("split", PROCESSES)
 @pytest.mark.parametrize("name", TRAINED)
 def test_two_processes_change_no_number(jobs: Jobs, by_two: Path, name: str, split: str) -> None:
@@ -134,6 +161,17 @@ def test_two_processes_change_no_number(jobs: Jobs, by_two: Path, name: str, spl
     out = by_two / name / split
     weights = {key.removeprefix("policy."): value for key, value in torch.load(out / "weights.pt").items()}
     assert_same(whole, Trajectory(rows(out / "metrics.jsonl"), [], weights))
+
+
+def test_a_sharded_policy_with_tied_weights_is_saved_whole(by_two: Path, tmp_path: Path) -> None:
+    job = Job(tmp_path, loss_of("dpo"), steps=3)
+    trainer = job.trainer(policy=tied())
+    trainer.run(job.steps, tmp_path, lambda metrics, timing: None)
+    saved = load_policy(by_two / "tied-by-two")
+    assert saved.get_output_embeddings().weight is saved.get_input_embeddings().weight
+    for key, weights in trainer.policy.state_dict().items():
+        torch.testing.assert_close(saved.state_dict()[key], weights, rtol=1e-5, atol=1e-5, msg=key)
+    assert not torch.allclose(saved.get_input_embeddings().weight, tied().get_input_embeddings().weight)
 
 
 @pytest.mark.parametrize("name", TRAINED)

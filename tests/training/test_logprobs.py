@@ -340,3 +340,23 @@ def test_compiled_layers_give_the_same_and_compile_once() -> None:
     assert frames[-1] == frames[1]
     for key, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, gradients(plain)[key], atol=1e-5, rtol=1e-4)
+
+
+def test_a_window_that_the_attention_is_not_told_is_not_packed() -> None:
+    """The trial's sequences are inside any window. Llama's layers know of none, Mistral's pass theirs on."""
+    llama, mistral = tiny_model("llama"), tiny_model("mistral")
+    assert Scorer(mistral, 0).packed
+    llama.config.sliding_window = 64
+    assert not Scorer(llama, 0).packed
+
+
+def test_what_a_kernel_elsewhere_cannot_do_is_known_beforehand() -> None:
+    """Sharded weights are on the CPU when the layout is chosen, and on GPUs afterwards."""
+    gpu = torch.device("cuda", 0)
+    assert Scorer(tiny_model("llama"), 0, precision="bf16", device=gpu).packed
+    assert not Scorer(tiny_model("llama"), 0, precision="fp32", device=gpu).packed
+    assert not Scorer(tiny_model("gemma2"), 0, precision="bf16", device=gpu).packed
+    wide = build("llama", head_dim=512)
+    assert not Scorer(wide, 0, precision="bf16", device=gpu).packed
+    with pytest.raises(ConfigError, match="no heads of width 512"):
+        Scorer(wide, 0, precision="bf16", device=gpu, padding_free=True)

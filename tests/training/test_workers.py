@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from engine import rows
 from safetensors.torch import load_file
 from tiny import tiny_model, tiny_tokenizer
 
+from kto_bench.training import workers
+
 COMMAND = str(Path(sys.executable).parent / "kto-bench")
-pytestmark = pytest.mark.xdist_group("workers")  # they share the folder of what one process did
 
 
 def arguments(*overrides: str) -> list[str]:
@@ -39,9 +41,11 @@ def arguments(*overrides: str) -> list[str]:
     ]
 
 
-def start(folder: Path, overrides: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, overrides: Sequence[str], flags: Sequence[str] = (), **environment: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [COMMAND, *arguments(*overrides)],
+        [COMMAND, *flags, *arguments(*overrides)],
         cwd=folder,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -92,7 +96,9 @@ def test_sigterm_to_two_workers_then_one_process_goes_on(folder: Path) -> None:
     """What was begun by two processes and finished by one has the numbers of one undisturbed process."""
     options = ["loss=simpo", "train.steps=150", "train.max_grad_norm=0.1"]
     finish(start(folder, [*options, "sweep=whole", "artifacts=whole"]))
-    process = start(folder, [*options, "sweep=two", "artifacts=two", "train.processes_per_node=2"])
+    # As a multirun of one cell, which needs no launcher either.
+    two = [*options, "sweep=two", "artifacts=two"]
+    process = start(folder, [*two, "train.processes_per_node=2"], flags=["-m"])
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         found = list((folder / "results" / "two").glob("*/metrics.jsonl"))
@@ -104,7 +110,7 @@ def test_sigterm_to_two_workers_then_one_process_goes_on(folder: Path) -> None:
     assert json.loads((record(folder, "two") / "status.json").read_text())["state"] == "preempted"
     done = len(rows(record(folder, "two") / "metrics.jsonl"))
     assert 3 <= done < 150
-    messages = finish(start(folder, [*options, "sweep=two", "artifacts=two"]))
+    messages = finish(start(folder, two))
     assert "goes on from step" in messages
     metrics, expected = (rows(record(folder, sweep) / "metrics.jsonl") for sweep in ("two", "whole"))
     assert [row["step"] for row in metrics] == list(range(1, 151))
@@ -129,6 +135,32 @@ def test_two_machines_share_a_sharded_run_with_adapters(folder: Path) -> None:
         row.pop("rewards/accuracy"), wanted.pop("rewards/accuracy")  # at a margin of 0 it is a matter of rounding
         assert row == pytest.approx(wanted, rel=1e-5, abs=1e-5)
     assert_close(weights(folder, "machines"), weights(folder, "alone"))
+
+
+def test_sigterm_before_the_workers_listen_is_a_preemption_too(folder: Path) -> None:
+    options = ["loss=sft", "train.steps=5", "sweep=early", "artifacts=early", "train.processes_per_node=2"]
+    process = start(folder, options)
+    assert process.stderr is not None
+    while "align: started" not in (line := process.stderr.readline()):
+        assert line, "the stage began"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    finish(process, 128 + signal.SIGTERM)
+    assert json.loads((record(folder, "early") / "status.json").read_text())["state"] == "preempted"
+
+
+def test_machines_that_came_for_different_stages_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two runs of equally shaped models would otherwise mix their gradients."""
+    job = workers.Job({}, "align", "abc", tmp_path, {}, 1, 2, {})
+    for others, equal in ((("align", "abc"), True), (("align", "def"), False), (("start", "abc"), False)):
+
+        def gather(everyone: list[object], mine: object, others: object = others) -> None:
+            everyone[:] = [mine, others]
+
+        monkeypatch.setattr(workers.dist, "get_world_size", lambda: 2)
+        monkeypatch.setattr(workers.dist, "all_gather_object", gather)
+        with nullcontext() if equal else pytest.raises(RuntimeError, match="different stages"):
+            workers._check_that_all_came_for(job)
 
 
 def test_a_failing_worker_fails_the_run_with_its_reason(folder: Path) -> None:
