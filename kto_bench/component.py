@@ -101,6 +101,8 @@ def _explain(cls: type[BaseModel], field: str, detail: Any) -> str:
     if detail["type"] == "missing":
         return f"{where}: required, but not given"
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not detail["loc"]:  # a check over several fields names them and their values itself
+        return f"{where}: {message}"
     return f"{where}: {detail['input']!r} is not allowed: {message}"
 
 
