@@ -210,18 +210,18 @@ def table(summary: dict[str, Any]) -> list[list[str]]:
             ratios["speed"],
             verdict(ratios["speed"], floor, at_least=True),
         ),
-        row(
-            "peak memory, MiB",
-            lambda side: spread(side["peak_memory_mib"], 0),
-            ratios["peak_memory"],
-            verdict(ratios["peak_memory"], MEMORY_CEILING, at_least=False),
-        ),
-        row(
-            "of it above imports and checkpoint, MiB",
-            lambda side: spread(side["memory_above_start_mib"], 0),
-            ratios["memory_above_start"],
-            verdict(ratios["memory_above_start"], MEMORY_CEILING, at_least=False),
-        ),
+        *[
+            row(
+                label,
+                lambda side, name=name: spread(side[f"{name}_mib"], 0),  # type: ignore[misc]
+                ratios[name],
+                verdict(ratios[name], MEMORY_CEILING, at_least=False),
+            )
+            for label, name in (
+                ("peak memory, MiB", "peak_memory"),
+                ("of it above imports and checkpoint, MiB", "memory_above_start"),
+            )
+        ],
         row(
             "computed positions per real token",
             lambda side: f"{side['positions_per_token']:.3f}",

@@ -18,24 +18,22 @@ TEMPLATE = (
 )
 
 
+def tiny_config(architecture: str, **fields: Any) -> Any:
+    """A configuration of two layers and width 32 for 256 positions."""
+    from transformers import AutoConfig
+
+    common = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 256}
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    return AutoConfig.for_model(architecture, **{**common, **special, **fields})
+
+
 def tiny_model(architecture: str = "llama", vocabulary: int = 64) -> Any:
     """A randomly initialised model of two layers and width 32; the same on every call."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        architecture,
-        vocab_size=vocabulary,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-        **ARCHITECTURES[architecture],
-    )
+    config = tiny_config(architecture, vocab_size=vocabulary, **ARCHITECTURES[architecture])
     return AutoModelForCausalLM.from_config(config).eval()
 
 

@@ -33,6 +33,19 @@ class Packing:
     """The sliding windows that the model's layers asked for, once they have."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a layer asks of its attention, besides being causal."""
+
+    scaling: float | None
+    sliding_window: int | None
+    softcap: float | None
+
+    def window_of(self, length: int) -> int:
+        """The sliding window where it is shorter than a sequence of ``length``, else 0."""
+        return 0 if self.sliding_window is None or self.sliding_window >= length else self.sliding_window
+
+
 @torch.compiler.disable
 def packed_attention(
     module: Any,
@@ -60,6 +73,7 @@ def packed_attention(
             "call its `set_attn_implementation('sdpa')`"
         )
     packing.windows.add(sliding_window)
+    wanted = Wanted(scaling, sliding_window, softcap)
     unknown = [
         name
         for name, given in others.items()
@@ -75,12 +89,12 @@ def packed_attention(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
     if device == "cuda" and dtype in (torch.bfloat16, torch.float16):
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-        return _variable_length(query, key, value, packing, scaling, sliding_window, softcap), None
+        return _variable_length(query, key, value, packing, wanted), None
     # In fp32: the backward pass of the CPU's kernel takes three times as long in bf16.
     with torch.autocast(device, enabled=False):
         wide = torch.promote_types(dtype, torch.float32)
         query, key, value = query.to(wide), key.to(wide), value.to(wide)
-        output = _one_by_one(query, key, value, packing, scaling, sliding_window, softcap)
+        output = _one_by_one(query, key, value, packing, wanted)
     return output.to(dtype), None
 
 
@@ -102,22 +116,14 @@ def beyond_kernel(config: Any) -> str | None:
     return f"the variable-length kernel has no heads of width {width}" if width > WIDEST_HEAD else None
 
 
-def _variable_length(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    packing: Packing,
-    scaling: float | None,
-    sliding_window: int | None,
-    softcap: float | None,
-) -> Tensor:
+def _variable_length(query: Tensor, key: Tensor, value: Tensor, packing: Packing, wanted: Wanted) -> Tensor:
     from torch.nn.attention import varlen
 
-    if softcap is not None:
+    if wanted.softcap is not None:
         raise NotImplementedError("the variable-length kernel has no soft-capping")
     longest = max(packing.lengths)
     # The kernel counts the positions to the left of a query, transformers the query as well.
-    left = -1 if sliding_window is None or sliding_window >= longest else sliding_window - 1
+    left = wanted.window_of(longest) - 1
     query, key, value = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
     output: Any = varlen.varlen_attn(
         query,
@@ -127,33 +133,25 @@ def _variable_length(
         packing.bounds,
         longest,
         longest,
-        scale=scaling,
+        scale=wanted.scaling,
         window_size=(left, 0),
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return output.unsqueeze(0)
 
 
-def _one_by_one(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    packing: Packing,
-    scaling: float | None,
-    sliding_window: int | None,
-    softcap: float | None,
-) -> Tensor:
+def _one_by_one(query: Tensor, key: Tensor, value: Tensor, packing: Packing, wanted: Wanted) -> Tensor:
     """One call per sequence: on a CPU faster than any mask, and nothing is computed between sequences."""
     outputs = []
     for q, k, v in zip(*(tensor.split(packing.lengths, dim=2) for tensor in (query, key, value)), strict=True):
         length = q.shape[2]
-        mask = None if sliding_window is None or sliding_window >= length else _window(length, sliding_window, q.device)
-        if softcap is None:
+        mask = _window(length, window, q.device) if (window := wanted.window_of(length)) else None
+        if wanted.softcap is None:
             output = F.scaled_dot_product_attention(
-                q, k, v, mask, is_causal=mask is None, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+                q, k, v, mask, is_causal=mask is None, scale=wanted.scaling, enable_gqa=q.shape[1] != k.shape[1]
             )
         else:
-            output = _soft_capped(q, k, v, mask, scaling, softcap)
+            output = _soft_capped(q, k, v, mask, wanted.scaling, wanted.softcap)
         outputs.append(output.transpose(1, 2))
     return torch.cat(outputs, dim=1)
 

@@ -23,7 +23,6 @@ from kto_bench.preemption import Preempted, Preemption
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others: machines start at different times, and large models take long to save."""
-Event = tuple[str, Any]
 
 
 class WorkerError(RuntimeError):

@@ -115,7 +115,7 @@ def test_what_the_variable_length_kernel_is_given(
 ) -> None:
     monkeypatch.setattr(varlen, "varlen_attn", varlen_as_documented)
     inputs = tensors(shared=shared, dtype=torch.bfloat16)
-    output = attention._variable_length(*inputs, packing(), 0.7, window, None)
+    output = attention._variable_length(*inputs, packing(), attention.Wanted(0.7, window, None))
     expected = dense(*(tensor.float() for tensor in inputs), scaling=0.7, window=window)
     assert output.shape == expected.shape
     torch.testing.assert_close(output.float(), expected, atol=2e-2, rtol=2e-2)
@@ -125,7 +125,12 @@ def test_the_variable_length_kernel_takes_what_we_pass() -> None:
     """Its real signature, on meta tensors."""
     inputs = [tensor.to("meta") for tensor in tensors(dtype=torch.bfloat16)]
     somewhere = Packing(LENGTHS, torch.empty(5, dtype=torch.int32, device="meta"))
-    assert attention._variable_length(*inputs, somewhere, 0.7, 3, None).shape == (1, sum(LENGTHS), 4, 8)
+    assert attention._variable_length(*inputs, somewhere, attention.Wanted(0.7, 3, None)).shape == (
+        1,
+        sum(LENGTHS),
+        4,
+        8,
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_model
+from tiny import tiny_config, tiny_model
 from torch._dynamo.testing import CompileCounter
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from kto_bench.component import ConfigError
 from kto_bench.training import attention
@@ -53,16 +53,9 @@ each_layout = pytest.mark.parametrize("padding_free", [None, False], ids=["packe
 def build(name: str, **changes: Any) -> Any:
     """Two layers of width 32. Biases and norms are no zeros and ones, and weights large enough to matter."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(
+    config = tiny_config(
         name.partition(",")[0],
         vocab_size=VOCABULARY,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
         **({} if name in ("gpt2", "bloom", "opt") else {"intermediate_size": 48}),
         **{**MODELS.get(name, {}), **changes},
     )
