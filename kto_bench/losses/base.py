@@ -7,6 +7,7 @@ batch is split cannot change a number.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -22,13 +23,15 @@ class Completions:
     """Log-probabilities of n completions given their prompts.
 
     ``policy`` and ``reference`` are (n, t) float tensors of per-token log-probabilities in nats; ``mask`` is an (n, t)
-    bool tensor, true on the tokens of the completion (its end-of-sequence token included). Values off the mask are
-    ignored. ``reference`` is None for a loss that needs none.
+    bool tensor, true on the tokens of the completion (its end-of-sequence token included). ``reference`` is None for a
+    loss that needs none. ``values`` is (n, t), or None for a loss without a value head: what the head expects of the
+    rest of the completion before each token; its gradient reaches the head alone. What is off the mask is ignored.
     """
 
     policy: Tensor
     mask: Tensor
     reference: Tensor | None = None
+    values: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -85,7 +88,7 @@ class Loss(BaseModel):
     * demonstrations: ``loss(completions)``
     * paired:         ``loss(chosen, rejected)`` (row i of both shares a prompt)
     * binary:         ``loss(completions, desirable, reference_point)`` with ``desirable`` an (n,) bool tensor and
-      ``reference_point`` the scalar of ``self.reference_point(...)``, or None where ``needs_kl`` is false.
+      ``reference_point`` the scalar of ``self.reference_point(...)``, or None for a loss that has none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -93,6 +96,29 @@ class Loss(BaseModel):
     feedback: ClassVar[FeedbackKind]
     needs_reference: ClassVar[bool] = False
     needs_kl: ClassVar[bool] = False
+    """Whether ``reference_point`` is estimated from mismatched pairs of the batch, a kind of KL divergence."""
+    needs_values: ClassVar[bool] = False
+    """Whether a value head is trained beside the policy. It is no part of the checkpoint."""
+    tracked: ClassVar[tuple[str, ...]] = ()
+    """Names of statistics whose means over all steps so far ``reference_point`` is given."""
+
+    @property
+    def has_reference_point(self) -> bool:
+        """Whether a scalar read off the whole global batch, or off the steps before it, enters the loss."""
+        return self.needs_kl or bool(self.tracked)
+
+    @property
+    def control_tokens(self) -> tuple[str, str] | None:
+        """Tokens that end the prompts of desirable and of undesirable completions, new to the model.
+
+        The trained checkpoint's chat template ends every generation prompt with the first one.
+        """
+        return None
+
+    @property
+    def sync_every(self) -> int | None:
+        """Every how many steps the reference becomes the policy as it is then; None where it stays the start."""
+        return None
 
     def __call__(self, *arguments: Any, **named: Any) -> Output:
         """Losses and statistics of n examples."""
@@ -105,10 +131,19 @@ class Loss(BaseModel):
         """
         return torch.ones_like(lengths, dtype=torch.float32)
 
-    def reference_point(self, mismatched: Completions) -> ReferencePoint:
-        """The reference point from the mismatched (prompt, completion) pairs of the *whole* global batch.
+    def reference_point(self, mismatched: Completions | None, past: Mapping[str, float]) -> ReferencePoint:
+        """The reference point of one step, with neither gradient nor a part in how the batch is split.
 
-        The training loop scores the pairs before the step's first gradient, in any number of micro-batches, and passes
-        them here together.
+        ``mismatched``: the mismatched (prompt, completion) pairs of the *whole* global batch, or None unless
+        ``needs_kl``; the training loop scores them before the step's first gradient. ``past``: for each of ``tracked``,
+        the mean over all examples of the steps before to which it applies; a name is absent while there is none.
         """
         raise TypeError(f"{type(self).__name__} has no reference point")
+
+    def data_warnings(self, desirable: int, undesirable: int) -> list[str]:
+        """What is unwise about training with this loss on so many completions of each class."""
+        return []
+
+    def training_warnings(self, metrics: Sequence[Mapping[str, float]]) -> list[str]:
+        """What went wrong, as far as the metrics of all steps tell."""
+        return []

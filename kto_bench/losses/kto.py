@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -77,7 +78,7 @@ class KTO(Loss):
             },
         )
 
-    def reference_point(self, mismatched: Completions) -> ReferencePoint:
+    def reference_point(self, mismatched: Completions | None, past: Mapping[str, float]) -> ReferencePoint:
         r"""The estimate of z_0 from the m mismatched pairs (x_i, y_j), j != i, of a whole global batch.
 
         .. math:: \hat z_0 = \max\Big(0, \frac{1}{m} \sum_i \log\frac{\pi_\theta(y_j|x_i)}{\pi_{ref}(y_j|x_i)}\Big)
@@ -87,6 +88,7 @@ class KTO(Loss):
 
         Raises ValueError when there are no mismatched pairs.
         """
+        assert mismatched is not None, "needs_kl"
         log_ratio = mismatched.log_ratio.detach()
         if log_ratio.numel() == 0:
             raise ValueError(

@@ -247,7 +247,7 @@ class Trainer:
         if self._loss.needs_reference and self._cached.mismatched is not None:
             rows = offset + np.arange(len(pairs))
             reference = self._cached.mismatched.rows(rows, policy.shape[1]).to(device)
-        point = self._loss.reference_point(Completions(policy, mask.to(device), reference))
+        point = self._loss.reference_point(Completions(policy, mask.to(device), reference), {})
         return point.value, {name: value.item() for name, value in point.statistics.items()}
 
     def _cut(self, tokens: np.ndarray, max_items: int | None) -> list[Round]:

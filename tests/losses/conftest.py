@@ -34,7 +34,9 @@ class Batch:
         return Batch(columns, change(self.mismatched))
 
     def reference_point(self, loss: Loss) -> ReferencePoint | None:
-        return loss.reference_point(self.mismatched) if loss.needs_kl else None
+        if not loss.has_reference_point:
+            return None
+        return loss.reference_point(self.mismatched if loss.needs_kl else None, dict.fromkeys(loss.tracked, 0.1))
 
     def output(self, loss: Loss) -> Output:
         point = self.reference_point(loss)
@@ -55,7 +57,8 @@ def _rows(column: Completions | Tensor, index: Tensor) -> Completions | Tensor:
     if isinstance(column, Tensor):
         return column[index]
     reference = None if column.reference is None else column.reference[index]
-    return Completions(column.policy[index], column.mask[index], reference)
+    values = None if column.values is None else column.values[index]
+    return Completions(column.policy[index], column.mask[index], reference, values)
 
 
 def make_batch(loss: Loss, *, n: int = 6, t: int = 5, seed: int = 0, dtype: torch.dtype = torch.float64) -> Batch:
@@ -69,7 +72,8 @@ def make_batch(loss: Loss, *, n: int = 6, t: int = 5, seed: int = 0, dtype: torc
         lengths = torch.randint(1, t + 1, (n, 1), generator=generator)
         mask = torch.arange(t) < lengths
         reference = log_probs() if loss.needs_reference else None
-        return Completions(log_probs().requires_grad_(), mask, reference)
+        values = log_probs().add(1).requires_grad_() if loss.needs_values else None
+        return Completions(log_probs().requires_grad_(), mask, reference, values)
 
     columns: dict[str, Callable[[], tuple[Completions | Tensor, ...]]] = {
         "demonstrations": lambda: (completions(),),

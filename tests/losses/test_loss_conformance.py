@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
-import yaml
+from family import NODES, TRAINED, loss_node, loss_of
 
 from kto_bench.component import ConfigError, build
 from kto_bench.losses.base import Completions, FeedbackKind, Loss
 from kto_bench.losses.kto import KTO
 
-CONF = Path(__file__).parents[2] / "conf" / "loss"
-NODES: dict[str, dict[str, Any]] = {
-    path.stem: yaml.safe_load(path.read_text())["loss"] for path in sorted(CONF.glob("*.yaml"))
-}
-TRAINED = [name for name, node in NODES.items() if node["_target_"] is not None]
-
 each_loss = pytest.mark.parametrize("loss", TRAINED, indirect=True)
-
-
-def loss_node(name: str) -> dict[str, Any]:
-    return {key: value for key, value in NODES[name].items() if key != "name"}
 
 
 @pytest.fixture
 def loss(request: pytest.FixtureRequest) -> Loss:
-    return build(loss_node(request.param), Loss, "loss")
+    return loss_of(request.param)
 
 
 def test_the_losses_are_found() -> None:
@@ -71,7 +60,10 @@ def test_kto_with_no_weight_at_all_is_refused() -> None:
 @each_loss
 def test_declarations(loss: Loss) -> None:
     assert loss.feedback in get_args(FeedbackKind)
-    assert not loss.needs_kl or (loss.feedback == "binary" and loss.needs_reference)
+    assert not loss.has_reference_point or loss.feedback == "binary"
+    assert not loss.sync_every or loss.needs_reference
+    assert not loss.control_tokens or loss.feedback == "binary"
+    assert len(set(loss.control_tokens or ("", " "))) == 2
     assert type(loss).__doc__
     assert all(field.description for field in type(loss).model_fields.values())
 
@@ -105,25 +97,26 @@ def test_output(loss: Loss, n: int, dtype: torch.dtype, make_batch: Any) -> None
 @each_loss
 def test_reference_point(loss: Loss, make_batch: Any) -> None:
     batch = make_batch(loss)
-    if not loss.needs_kl:
+    if not loss.has_reference_point:
         with pytest.raises(TypeError, match="no reference point"):
-            loss.reference_point(batch.mismatched)
+            loss.reference_point(batch.mismatched, {})
         return
-    point = loss.reference_point(batch.mismatched)
+    point = batch.reference_point(loss)
     for value in (point.value, *point.statistics.values()):
         assert value.shape == ()
         assert value.isfinite()
         assert not value.requires_grad
-    with pytest.raises(ValueError, match="at least 2 completions"):
-        loss.reference_point(batch.rows(torch.tensor([], dtype=torch.long)).completions()[0])
+    if loss.needs_kl:
+        with pytest.raises(ValueError, match="at least 2 completions"):
+            loss.reference_point(batch.rows(torch.tensor([], dtype=torch.long)).completions()[0], {})
 
 
 @each_loss
 def test_a_reference_is_asked_for_when_needed(loss: Loss, make_batch: Any) -> None:
-    batch = make_batch(loss).change(lambda c: Completions(c.policy, c.mask))
+    batch = make_batch(loss).change(lambda c: Completions(c.policy, c.mask, None, c.values))
     if loss.needs_reference:
         with pytest.raises(ValueError, match="reference"):
-            batch.output(loss)
+            loss(*batch.columns, *([torch.tensor(0.0)] if loss.feedback == "binary" else []))
     else:
         batch.output(loss)
 
@@ -153,7 +146,9 @@ def test_values_off_the_mask_do_not_matter(loss: Loss, garbage: float, make_batc
 
         policy = off(completions.policy)
         assert policy is not None
-        return Completions(policy.requires_grad_(), completions.mask, off(completions.reference))
+        return Completions(
+            policy.requires_grad_(), completions.mask, off(completions.reference), off(completions.values)
+        )
 
     clean, spoiled = make_batch(loss), make_batch(loss).change(spoil)
     assert torch.equal(clean.loss(loss), spoiled.loss(loss))
@@ -173,7 +168,9 @@ def test_gradient(loss: Loss, make_batch: Any) -> None:
     def losses(*policies: torch.Tensor) -> torch.Tensor:
         given = iter(policies)
         columns = tuple(
-            Completions(next(given), column.mask, column.reference) if isinstance(column, Completions) else column
+            Completions(next(given), column.mask, column.reference, column.values)
+            if isinstance(column, Completions)
+            else column
             for column in batch.columns
         )
         return type(batch)(columns, batch.mismatched).output(loss).losses
@@ -185,7 +182,7 @@ def test_gradient(loss: Loss, make_batch: Any) -> None:
 def test_long_completions_stay_finite(loss: Loss, make_batch: Any) -> None:
     """Thousands of tokens make log-ratios of thousands of nats; sigmoids saturate, and nothing overflows."""
     batch = make_batch(loss, n=4, t=8192, dtype=torch.float32).change(
-        lambda c: Completions((20 * c.policy).detach().requires_grad_(), c.mask, c.reference)
+        lambda c: Completions((20 * c.policy).detach().requires_grad_(), c.mask, c.reference, c.values)
     )
     output = batch.output(loss)
     assert output.losses.isfinite().all()
@@ -199,4 +196,4 @@ def test_kto_needs_its_reference_point_from_the_whole_batch(make_batch: Any) -> 
     batch = make_batch(kto, n=8)
     mismatched = batch.mismatched
     half = Completions(mismatched.policy[:4], mismatched.mask[:4], mismatched.reference[:4])
-    assert kto.reference_point(half).statistics["kl_raw"] != kto.reference_point(mismatched).statistics["kl_raw"]
+    assert kto.reference_point(half, {}).value != kto.reference_point(mismatched, {}).value

@@ -130,12 +130,12 @@ def check_kto(cls: type[KTO]) -> None:
     """
     kto = cls(beta=0.1, desirable_weight=1.0, undesirable_weight=2.0)
     mismatched = completions([[-1, -2], [-3]], [[-2.5, -3.5], [-2]])
-    point = kto.reference_point(mismatched)
+    point = kto.reference_point(mismatched, {})
     assert_equals(point.value, 1)
     assert_equals(point.statistics["kl"], 1)
     assert_equals(point.statistics["kl_raw"], 1)
     assert not point.value.requires_grad
-    below = kto.reference_point(completions([[-5, -2], [-1]], [[-2, -2], [-2]]))
+    below = kto.reference_point(completions([[-5, -2], [-1]], [[-2, -2], [-2]]), {})
     assert_equals(below.value, 0)
     assert_equals(below.statistics["kl"], 0)
     assert_equals(below.statistics["kl_raw"], -1)

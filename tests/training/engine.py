@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import yaml
-from places import ROOT
 from tiny import tiny_model
 
-from kto_bench.component import build
 from kto_bench.feedback.batches import Step, schedule, units_of
 from kto_bench.feedback.tokens import TokenisedFeedback
 from kto_bench.losses import Loss
@@ -23,21 +20,12 @@ from kto_bench.training.logprobs import Scorer
 from kto_bench.training.loop import Cached, Safety, Trainer
 from kto_bench.training.reference import ReferenceLogProbs, save_reference
 
-NODES: dict[str, dict[str, Any]] = {
-    path.stem: yaml.safe_load(path.read_text())["loss"] for path in sorted((ROOT / "conf" / "loss").glob("*.yaml"))
-}
-TRAINED = [name for name, node in NODES.items() if node["_target_"] is not None]
-"""Every loss of conf/loss: a new one is tested without an edit."""
 SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "completions_per_step": 8,
     "warmup_fraction": 0.0,
     "schedule": "constant",
 }
-
-
-def loss_of(name: str) -> Loss:
-    return build({key: value for key, value in NODES[name].items() if key != "name"}, Loss, "loss")
 
 
 def data_of(pairs: int = 8) -> TokenisedFeedback:

@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from engine import SETTINGS, TRAINED, Job, Trajectory, assert_same, loss_of, rows
+from engine import SETTINGS, Job, Trajectory, assert_same, rows
+from family import TRAINED, loss_of
 from filelock import FileLock
 from tiny import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
