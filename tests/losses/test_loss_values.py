@@ -5,44 +5,20 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from by_hand import assert_equals, assert_noticed, completions, logged
 
-from kto_bench.losses.base import Completions
 from kto_bench.losses.dpo import DPO
 from kto_bench.losses.kto import KTO
 from kto_bench.losses.sft import SFT
 from kto_bench.losses.simpo import SimPO
 
 LOG_2 = math.log(2)
-
-
-def completions(policy: list[list[float]], reference: list[list[float]] | None = None) -> Completions:
-    """Ragged rows as padded tensors; the padding holds 99, which shows when it is not ignored."""
-    width = max(len(row) for row in policy)
-
-    def pad(rows: list[list[float]]) -> Tensor:
-        return torch.tensor([row + [99.0] * (width - len(row)) for row in rows], dtype=torch.float64)
-
-    mask = torch.tensor([[i < len(row) for i in range(width)] for row in policy])
-    return Completions(pad(policy).requires_grad_(), mask, None if reference is None else pad(reference))
-
-
-def assert_equals(actual: Tensor, expected: Any) -> None:
-    torch.testing.assert_close(actual.detach(), torch.tensor(expected, dtype=actual.dtype), rtol=0, atol=1e-8)
-
-
-def logged(output: Any, name: str) -> float:
-    values, applies = output.statistics[name]
-    return float(values[applies].mean())
 
 
 def check_sft(cls: type[SFT]) -> None:
@@ -189,10 +165,4 @@ MUTATIONS: list[tuple[type, str, str, str]] = [
     ("cls", "old", "new"), [pytest.param(c, o, n, id=f"{c.__name__}: {d}") for c, d, o, n in MUTATIONS]
 )
 def test_values_notice_a_wrong_loss(cls: type, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = inspect.getsource(sys.modules[cls.__module__])
-    assert old in source, "the loss was rewritten: state this mutation in its new words"
-    module = ModuleType("mutated_loss")
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec(compile(source.replace(old, new), module.__name__, "exec"), module.__dict__)
-    with pytest.raises(AssertionError):
-        CHECKS[cls](getattr(module, cls.__name__))
+    assert_noticed(cls, old, new, CHECKS[cls], monkeypatch)
