@@ -29,10 +29,11 @@ from kto_bench.losses.dpo import DPO
 from kto_bench.losses.kto import KTO
 from kto_bench.losses.sft import SFT
 from kto_bench.models import load_policy, load_tokenizer, pad_id_of
+from kto_bench.training.carried import Cached
 from kto_bench.training.config import LoraSettings, TrainConfig
 from kto_bench.training.device import pick_device
 from kto_bench.training.logprobs import Scorer
-from kto_bench.training.loop import Cached, Trainer
+from kto_bench.training.loop import Trainer
 from kto_bench.training.policy import TrainablePolicy
 from kto_bench.training.reference import ReferenceLogProbs, save_reference
 

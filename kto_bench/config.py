@@ -162,10 +162,19 @@ def _check(config: Config) -> None:
                 f"train.completions_per_step: {train.completions_per_step} is odd, and {config.loss_name} sees pairs "
                 f"of completions; choose an even number such as {train.completions_per_step + 1}"
             )
-        if loss.needs_kl and not (loss.needs_reference and loss.feedback == "binary"):
+        if (loss.has_reference_point or loss.control_tokens) and loss.feedback != "binary":
             raise ConfigError(
-                f"loss: {config.loss_name!r} declares needs_kl, which is estimated for binary feedback from policy and "
-                "reference; declare needs_reference and feedback = 'binary' as well"
+                f"loss: {config.loss_name!r} declares needs_kl, tracked or control_tokens, which are for single "
+                "completions with a label; declare feedback = 'binary' as well"
+            )
+        if loss.sync_every and not loss.needs_reference:
+            raise ConfigError(
+                f"loss: {config.loss_name!r} declares sync_every but no reference to sync; declare needs_reference"
+            )
+        if loss.control_tokens and train.lora is not None:
+            raise ConfigError(
+                f"train.lora: {config.loss_name!r} adds control tokens, whose embeddings adapters cannot train; choose "
+                "train.lora=null, or another loss"
             )
         if loss.needs_kl and train.completions_per_step < 2:
             raise ConfigError(

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from kto_bench.component import ConfigError, identity_of
 from kto_bench.config import Config
-from kto_bench.feedback.batches import schedule, units_of
+from kto_bench.feedback.batches import desirable_of, schedule, units_of
 from kto_bench.feedback.conversions import as_demonstrations, split_by_prompt
 from kto_bench.feedback.tokens import Encoder, TokenisedFeedback, tokenise
 from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_rows
@@ -36,7 +36,7 @@ VERSIONS = {
     "sft": 2,
     "reference": 2,
     "mismatched_reference": 2,
-    "align": 2,
+    "align": 3,
     "generate": 1,
     "judge": 1,
     "benchmark": 1,
@@ -156,10 +156,11 @@ class Stages:
         if loss is None:
             return None
         inputs = {"policy": self.start, "feedback": self.feedback}
-        if loss.needs_reference:
+        # A reference that is synced with the policy is scored as training goes.
+        if loss.needs_reference and not loss.sync_every:
             inputs["reference"] = self.reference
-        if loss.needs_kl:
-            inputs["mismatched_reference"] = self.mismatched_reference
+            if loss.needs_kl:
+                inputs["mismatched_reference"] = self.mismatched_reference
         return self._training("align", loss, self._config.train, inputs, self._config.feedback.kind(), "train.jsonl")
 
     @property
@@ -258,33 +259,51 @@ class Stages:
         on_metrics = self._watch.on_metrics if name == "align" else lambda metrics, timing: None
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.training.loop import Cached, Safety, Trainer
+            from kto_bench.training import controls
+            from kto_bench.training.carried import MEANS, SYNCED, Cached
+            from kto_bench.training.loop import Safety, Trainer
             from kto_bench.training.policy import TrainablePolicy
             from kto_bench.training.processes import Processes
             from kto_bench.training.reference import ReferenceLogProbs
             from kto_bench.training.saves import Saves
 
-            data = self._tokenised(inputs, train, kind, rows, mismatched=loss.needs_kl)
+            tokenizer = load_tokenizer(inputs["policy"])
+            tokens, prepare = loss.control_tokens, None
+            if tokens is not None:
+                controls.add_to_tokenizer(tokenizer, tokens)
+                prepare = partial(controls.add_to_model, tokenizer=tokenizer, controls=tokens)
+            data = self._tokenised(inputs, train, kind, rows, tokenizer, mismatched=loss.needs_kl)
+            if tokens is not None:
+                data = controls.conditioned(data, tokenizer, tokens)
             steps = _schedule(data, loss.feedback, train, seed, mismatched=loss.needs_kl)
             cached = Cached(*[
                 ReferenceLogProbs.load(inputs[name]) if name in inputs else None
                 for name in ("reference", "mismatched_reference")
             ])  # fmt: skip
-            tokenizer = load_tokenizer(inputs["policy"])
-            policy = TrainablePolicy(inputs["policy"], train, derive(seed, "adapter"))
-            trainer = Trainer(policy.model, pad_id_of(tokenizer), data, loss, train, cached)
+            policy = TrainablePolicy(inputs["policy"], train, derive(seed, "adapter"), prepare)
+            pad_id, head_seed = pad_id_of(tokenizer), derive(seed, "value head")
+            trainer = Trainer(policy.model, pad_id, data, loss, train, cached, head_seed)
 
             def on_step(metrics: Metrics, timing: Metrics) -> None:
                 advance(metrics["step"], len(steps), _note(metrics, timing))
                 on_metrics(metrics, timing)
 
             say, preemption = self._watch.screen.say, self._watch.preemption
+            warned = loss.data_warnings(*_class_counts(data, loss.feedback))
+            for warning in warned:
+                say(f"warning: {warning}")
             # SIGTERM stops the training between steps; once it is over, the policy is still saved.
             with preemption.deferred(raises=False):
                 trainer.run(steps, folder, on_step, Safety(Saves(saved_beside(folder), say), preemption, say))
                 policy.save(folder, trainer.module, tokenizer)
                 if Processes().first:
-                    (folder / "data.json").write_text(json.dumps({"truncated": data.truncated}), encoding="utf-8")
+                    for warning in loss.training_warnings(read_lines(folder / "metrics.jsonl")):
+                        say(f"warning: {warning}")
+                        warned.append(warning)
+                    summary = {"truncated": data.truncated, "warnings": warned}
+                    (folder / "data.json").write_text(json.dumps(summary), encoding="utf-8")
+                    for name in (MEANS, SYNCED):  # needed to go on only
+                        (folder / name).unlink(missing_ok=True)
 
         return self._stage(name, settings, inputs, self._by_workers(STAGES_OF[name], train, build), train.nodes)
 
@@ -319,10 +338,19 @@ class Stages:
         return shared
 
     def _tokenised(
-        self, inputs: Folders, train: TrainConfig, kind: FeedbackKind, rows: str, *, mismatched: bool = False
+        self,
+        inputs: Folders,
+        train: TrainConfig,
+        kind: FeedbackKind,
+        rows: str,
+        tokenizer: Any = None,
+        *,
+        mismatched: bool = False,
     ) -> TokenisedFeedback:
+        """The feedback's file ``rows`` as the policy sees it; ``tokenizer``, if it is not the policy's own."""
         feedback = Feedback(kind, read_rows(inputs["feedback"] / rows, kind))
-        data = tokenise(feedback, _encoder(inputs["policy"], train))
+        tokenizer = tokenizer or load_tokenizer(inputs["policy"])
+        data = tokenise(feedback, Encoder(tokenizer, train.max_prompt_tokens, train.max_completion_tokens))
         longest = max(
             (len(data.prompts[prompt]) + len(c) for prompt, c in zip(data.prompt_of, data.completions, strict=True)),
             default=0,
@@ -366,6 +394,12 @@ def _limits(train: TrainConfig) -> dict[str, int]:
 
 def _encoder(policy: Path, train: TrainConfig) -> Encoder:
     return Encoder(load_tokenizer(policy), train.max_prompt_tokens, train.max_completion_tokens)
+
+
+def _class_counts(data: TokenisedFeedback, kind: FeedbackKind) -> tuple[int, int]:
+    """How many desirable and undesirable completions a loss for ``kind`` of feedback sees."""
+    desirable = desirable_of(data)[units_of(data, kind)]
+    return int(desirable.sum()), int((~desirable).sum())
 
 
 def _schedule(data: TokenisedFeedback, kind: FeedbackKind, train: TrainConfig, seed: int, *, mismatched: bool) -> Any:

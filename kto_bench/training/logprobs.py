@@ -18,6 +18,7 @@ from kto_bench.training.device import autocast
 from kto_bench.training.head import body, logits_of
 from kto_bench.training.layout import Layout, Tokens
 from kto_bench.training.softmax import log_probs_of
+from kto_bench.training.value_head import ValueHead
 
 _PROBE_LENGTHS = (5, 9, 3)
 
@@ -39,6 +40,7 @@ class Scorer(torch.nn.Module):
         padding_free: bool | None = None,
         max_logits: int = 16_777_216,
         device: torch.device | None = None,
+        value_head_seed: int | None = None,
     ) -> None:
         """``policy`` is any causal language model of transformers, on its device and with its weights.
 
@@ -46,7 +48,7 @@ class Scorer(torch.nn.Module):
         padding (False), or for the former wherever a short trial shows that it is right (None); the choice is
         ``packed``, and it sets the policy's attention for good. Raises ConfigError when ``padding_free=True`` cannot
         be, or when the model's logits cannot be had from its hidden states. ``device`` is where it will compute, where
-        that is not where its weights are now.
+        that is not where its weights are now. With ``value_head_seed`` a value head is trained beside the policy.
         """
         super().__init__()
         self._device = device or next(policy.parameters()).device
@@ -58,30 +60,33 @@ class Scorer(torch.nn.Module):
         if getattr(policy.config, "_attn_implementation", None) == PACKED:  # an earlier Scorer's
             policy.set_attn_implementation(policy.get_correct_attn_implementation(None))
         with _probing(policy):
-            vocabulary = self._check_head()
+            vocabulary, width = self._check_head()
             reason = "it is switched off" if padding_free is False else self._try_packing()
         self._chunk = max(1, max_logits // vocabulary)
+        self.value_head = None if value_head_seed is None else ValueHead(width, value_head_seed).to(self._device)
         if padding_free and reason:
             raise ConfigError(
                 f"train.padding_free: true is not possible for a {_kind(policy)} model here ({reason}); leave it at "
                 "null, so that sequences are padded in groups of like length"
             )
 
-    def forward(self, prompts: Sequence[Tokens], completions: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
+    def forward(self, prompts: Sequence[Tokens], completions: Sequence[Tokens]) -> tuple[Tensor, ...]:
         """Score n lists of token ids, none empty.
 
-        Returns ((n, t) log-probabilities, (n, t) bool mask), t the longest completion; positions off the mask hold 0.
-        Gradients flow through the log-probabilities.
+        Returns ((n, t) log-probabilities, (n, t) bool mask), t the longest completion, and with a value head the (n, t)
+        values of the states before each token; positions off the mask hold 0. Gradients flow through log-probabilities
+        and values, through the latter to the value head alone.
         """
         plan = self._plan(prompts, completions)
         if self.counting:
             self.real_positions += plan.real
             self.computed_positions += plan.computed
         with autocast(plan.targets.device, self._precision):
-            values = self._log_probs(self._hidden(plan), plan.targets)
-        # Nothing here is a view: FSDP hooks into outputs.
-        result = torch.zeros(plan.mask.shape, dtype=torch.float32, device=values.device)
-        return result.index_put((plan.rows, plan.columns), values), plan.mask
+            hidden = self._hidden(plan)
+            log_probs = _spread(self._log_probs(hidden, plan.targets), plan)
+            if self.value_head is None:
+                return log_probs, plan.mask
+            return log_probs, plan.mask, _spread(self.value_head(hidden), plan)
 
     def reset_counts(self) -> None:
         """Start to count positions anew."""
@@ -120,21 +125,22 @@ class Scorer(torch.nn.Module):
     def _chunk_log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return log_probs_of(logits_of(self.policy, hidden), targets)
 
-    def _check_head(self) -> int:
-        """The size of the vocabulary. Raises ConfigError when the head is not what the model itself applies."""
+    def _check_head(self) -> tuple[int, int]:
+        """The sizes of the vocabulary and of hidden states. Raises ConfigError when the head is not what the model applies."""
         ids = self._probe_ids()[0]
         device = next(self.policy.parameters()).device
         try:
             # The last id is no input of the decoder, so the model gets all but that.
             plan = layout.padded([ids[:1]], [ids[1:]], self._pad_id, device)
-            got = logits_of(self.policy, self._hidden(plan))
+            hidden = self._hidden(plan)
+            got = logits_of(self.policy, hidden)
             expected = self.policy(input_ids=plan.calls[0].inputs["input_ids"], use_cache=False).logits[0]
             difference = _difference(got, expected)
         except Exception as error:
             raise ConfigError(_no_head(self.policy, f"{type(error).__name__}: {error}")) from error
         if not difference <= _tolerance(expected.dtype):
             raise ConfigError(_no_head(self.policy, f"its logits differ by {difference:.1e}"))
-        return int(expected.shape[-1])
+        return int(expected.shape[-1]), int(hidden.shape[-1])
 
     def _try_packing(self) -> str:
         """Pack from now on, if hidden states of a few short sequences stay the same; else why not."""
@@ -196,6 +202,12 @@ class Scorer(torch.nn.Module):
         vocabulary = self.policy.get_input_embeddings().weight.shape[0]
         draw = np.random.default_rng(0)
         return [draw.integers(0, vocabulary, length).tolist() for length in _PROBE_LENGTHS]
+
+
+def _spread(values: Tensor, plan: Layout) -> Tensor:
+    """(n, t) of one value for every token, 0 off the mask. No view of anything: FSDP hooks into outputs."""
+    empty = torch.zeros(plan.mask.shape, dtype=torch.float32, device=values.device)
+    return empty.index_put((plan.rows, plan.columns), values)
 
 
 @contextmanager

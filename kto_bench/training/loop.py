@@ -19,6 +19,7 @@ from kto_bench.feedback.tokens import TokenisedFeedback
 from kto_bench.lines import append_line, read_lines
 from kto_bench.losses import Completions, Loss, Output
 from kto_bench.preemption import Preempted, Preemption
+from kto_bench.training.carried import MEANS, SYNCED, Cached, RunningMeans, load_synced, save_synced
 from kto_bench.training.config import TrainConfig
 from kto_bench.training.logprobs import Scorer
 from kto_bench.training.microbatches import Round, cut
@@ -34,14 +35,6 @@ FILES = ("metrics.jsonl", "timing.jsonl")
 
 class TrainingDivergedError(RuntimeError):
     """A loss or a gradient that is not finite. Names the step and the ids of the batch."""
-
-
-@dataclass(frozen=True)
-class Cached:
-    """The reference's log-probabilities: of the data's completions, and of the schedule's mismatched pairs in order."""
-
-    matched: ReferenceLogProbs | None = None
-    mismatched: ReferenceLogProbs | None = None
 
 
 @dataclass(frozen=True)
@@ -62,11 +55,20 @@ class Trainer:
     """
 
     def __init__(
-        self, policy: Any, pad_id: int, data: TokenisedFeedback, loss: Loss, config: TrainConfig, cached: Cached
+        self,
+        policy: Any,
+        pad_id: int,
+        data: TokenisedFeedback,
+        loss: Loss,
+        config: TrainConfig,
+        cached: Cached,
+        seed: int = 0,
     ) -> None:
-        """``policy`` on the CPU; ``cached`` must hold what ``loss`` says it needs."""
+        """``policy`` on the CPU; ``cached`` must hold what ``loss`` says it needs, unless the reference is synced with
+        the policy; ``seed`` is that of a value head."""
         self._processes = Processes()
-        self._data, self._loss, self._config, self._cached = data, loss, config, cached
+        self._data, self._loss, self._config, self._reference = data, loss, config, cached
+        self._running = RunningMeans(loss.tracked)
         self._desirable = torch.from_numpy(np.ascontiguousarray(desirable_of(data)))
         prompts = np.array([len(prompt) for prompt in data.prompts])
         self._completion_tokens = np.array([len(completion) for completion in data.completions])
@@ -86,6 +88,7 @@ class Trainer:
             padding_free=config.padding_free,
             max_logits=config.max_logits,
             device=self._processes.device,
+            value_head_seed=seed if loss.needs_values else None,
         )
         if config.compile:
             _compile_layers(policy)
@@ -105,15 +108,26 @@ class Trainer:
         """
         optimiser, scheduler = build_optimiser(self._score, self._config, len(steps))
         done = safety.saves.load(self._score, optimiser, scheduler, folder) if safety else 0
+        sync_every = self._loss.sync_every
+        if done and self._loss.tracked:
+            self._running.read(folder)
+        if done and sync_every:
+            self._reference = load_synced(folder)
         if done and self._processes.first:
             for metrics, timing in zip(*(read_lines(folder / name) for name in FILES), strict=True):
                 on_step(metrics, timing)
         offsets = np.cumsum([0, *(len(step.mismatched) for step in steps)])
+        if sync_every and not done:
+            self._sync(steps[:sync_every], 0)
         saved = time.monotonic()
         for number, step in enumerate(steps[done:], start=done + 1):
             started = time.perf_counter()
             metrics = {"step": number, "completions": number * step.units.size}
-            found, timing = self._step(number, step, int(offsets[number - 1]), optimiser)
+            found, timing = self._gradients(number, step, int(offsets[number - 1]))
+            if sync_every and number % sync_every == 0:
+                self._sync(steps[number : number + sync_every], int(offsets[number]))
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
             metrics |= {**found, "learning_rate": float(scheduler.get_last_lr()[0])}
             scheduler.step()
             seconds = time.perf_counter() - started
@@ -135,7 +149,7 @@ class Trainer:
                 continue
             outcome = f"step {number} of {len(steps)} is saved; the same command goes on from there"
             try:
-                safety.saves.save(number, self._score, optimiser, scheduler, [folder / name for name in FILES])
+                safety.saves.save(number, self._score, optimiser, scheduler, self._write_files(folder))
             except SaveError as error:
                 # The state before it is still there, and hours of training are worth more than a save.
                 outcome = f"step {number} of {len(steps)} was not saved: {error}"
@@ -145,9 +159,21 @@ class Trainer:
             if stop:
                 raise Preempted(outcome)
 
-    def _step(
-        self, number: int, step: Step, offset: int, optimiser: torch.optim.Optimizer
-    ) -> tuple[Metrics, dict[str, float]]:
+    def _write_files(self, folder: Path) -> list[Path]:
+        """The files in ``folder`` that training goes on from, besides weights and optimiser."""
+        names = [*FILES]
+        if self._loss.tracked:
+            names.append(MEANS)
+            if self._processes.first:
+                self._running.write(folder)
+        if self._loss.sync_every:
+            names.append(SYNCED)
+            if self._processes.first:
+                save_synced(folder, self._reference)
+        return [folder / name for name in names]
+
+    def _gradients(self, number: int, step: Step, offset: int) -> tuple[Metrics, dict[str, float]]:
+        """Metrics and counts of a step whose gradients are left on the parameters, clipped."""
         self._scorer.reset_counts()
         point, point_metrics = self._reference_point(step, offset)
         total_weight = self._loss.weights(torch.from_numpy(self._completion_tokens[step.units[:, 0]])).sum()
@@ -164,13 +190,12 @@ class Trainer:
                 f"step {number}: loss {metrics['loss']}, gradient norm {metrics['grad_norm']}; lower "
                 f"train.learning_rate or look at the batch, whose ids are: {', '.join(ids)}"
             )
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
         for index, name in enumerate(names):
             total, count = totals[1 + 2 * index : 3 + 2 * index]
             # A class that is absent from the batch has no mean: its statistic is left out rather than be NaN.
             if count > 0:
                 metrics[name] = total / count
+                self._running.add(name, total, count)
         return metrics, {"real_positions": totals[-2], "computed_positions": totals[-1]}
 
     def _accumulate_gradients(self, step: Step, point: Tensor | None, total_weight: float) -> tuple[list[str], Tensor]:
@@ -211,24 +236,63 @@ class Trainer:
         """The loss of (n, k) units: one pass over all their completions, then a column for each place in the unit."""
         indices = units.ravel()
         prompts = [self._data.prompts[prompt] for prompt in self._data.prompt_of[indices]]
-        policy, mask = self._score(prompts, [self._data.completions[index] for index in indices])
+        policy, mask, *values = self._score(prompts, [self._data.completions[index] for index in indices])
         reference = None
-        if self._loss.needs_reference and self._cached.matched is not None:
-            reference = self._cached.matched.rows(indices, policy.shape[1]).to(policy.device)
+        if self._loss.needs_reference and self._reference.matched is not None:
+            reference = self._reference.matched.rows(indices, policy.shape[1]).to(policy.device)
+        parts = [policy, mask, reference, *values]
+        k = units.shape[1]
         columns = [
-            Completions(policy[place :: units.shape[1]], mask[place :: units.shape[1]], _rows(reference, place, units))
-            for place in range(units.shape[1])
+            Completions(*[None if part is None else part[place::k] for part in parts])  # type: ignore[arg-type]
+            for place in range(k)
         ]
         if self._loss.feedback == "binary":
             return self._loss(columns[0], self._desirable[units[:, 0]].to(policy.device), point)
         return self._loss(*columns)
 
-    @torch.no_grad()
     def _reference_point(self, step: Step, offset: int) -> tuple[Tensor | None, Metrics]:
-        """KTO's reference point over the whole global batch, before any gradient of the step is computed."""
-        if not self._loss.needs_kl:
+        """The loss's reference point over the whole global batch, before any gradient of the step is computed."""
+        if not self._loss.has_reference_point:
             return None, {}
-        pairs, device = step.mismatched, self._processes.device
+        mismatched = self._mismatched(step, offset) if self._loss.needs_kl else None
+        point = self._loss.reference_point(mismatched, self._running.means)
+        value = point.value.to(self._processes.device)
+        return value, {name: value.item() for name, value in point.statistics.items()}
+
+    def _mismatched(self, step: Step, offset: int) -> Completions:
+        """The mismatched pairs of a step, the first of which is number ``offset`` of the schedule."""
+        policy, lengths = self._score_everywhere(step.mismatched)
+        mask = torch.arange(policy.shape[1]) < torch.from_numpy(lengths)[:, None]
+        reference = None
+        if self._loss.needs_reference and self._reference.mismatched is not None:
+            rows = offset + np.arange(len(lengths))
+            reference = self._reference.mismatched.rows(rows, policy.shape[1]).to(policy.device)
+        return Completions(policy, mask.to(policy.device), reference)
+
+    def _sync(self, steps: Sequence[Step], offset: int) -> None:
+        """Let the policy as it is be the reference of ``steps``: all that they need of it is its log-probabilities, so
+        no second copy of the weights is kept. ``offset`` is the number of their first mismatched pair."""
+        if not steps:
+            return
+        matched = np.unique(np.concatenate([step.units.ravel() for step in steps]))
+        mismatched = np.concatenate([step.mismatched for step in steps])
+        pairs = np.concatenate([np.stack([self._data.prompt_of[matched], matched], axis=1), mismatched])
+        log_probs, lengths = self._score_everywhere(pairs)
+        rows = [row[:length].numpy() for row, length in zip(log_probs.cpu(), lengths, strict=True)]
+
+        def part(chosen: slice, names: np.ndarray) -> ReferenceLogProbs | None:
+            return ReferenceLogProbs(np.concatenate(rows[chosen]), lengths[chosen], names) if len(names) else None
+
+        self._reference = Cached(
+            part(slice(len(matched)), matched),
+            part(slice(len(matched), None), offset + np.arange(len(mismatched))),
+        )
+
+    @torch.no_grad()
+    def _score_everywhere(self, pairs: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """(m, t) log-probabilities of the policy as it is, 0 off the completions, and their (m,) lengths, of (m, 2)
+        pairs (prompt, completion). The processes share the work, and all have the whole result."""
+        device = self._processes.device
         lengths = self._completion_tokens[pairs[:, 1]]
         policy = torch.zeros(len(pairs), lengths.max(), device=device)
         rounds = self._cut(self._prompt_tokens[pairs[:, 0]] + lengths, self._config.micro_batch_size)
@@ -237,18 +301,11 @@ class Trainer:
             self._scorer.counting = len(mine) > 0
             rows = mine if len(mine) else np.array([0])
             prompts = [self._data.prompts[prompt] for prompt in pairs[rows, 0]]
-            scored, _ = self._score(prompts, [self._data.completions[index] for index in pairs[rows, 1]])
+            scored = self._score(prompts, [self._data.completions[index] for index in pairs[rows, 1]])[0]
             if len(mine):
                 policy[mine, : scored.shape[1]] = scored
         # Everyone's rows, in the order of the schedule, so that the mean is taken in the same order by all.
-        self._processes.sum(policy)
-        mask = torch.arange(policy.shape[1]) < torch.from_numpy(lengths)[:, None]
-        reference = None
-        if self._loss.needs_reference and self._cached.mismatched is not None:
-            rows = offset + np.arange(len(pairs))
-            reference = self._cached.mismatched.rows(rows, policy.shape[1]).to(device)
-        point = self._loss.reference_point(Completions(policy, mask.to(device), reference), {})
-        return point.value, {name: value.item() for name, value in point.statistics.items()}
+        return self._processes.sum(policy), lengths
 
     def _cut(self, tokens: np.ndarray, max_items: int | None) -> list[Round]:
         return cut(
@@ -257,10 +314,6 @@ class Trainer:
             max_items=max_items,
             processes=self._processes.count,
         )
-
-
-def _rows(reference: Tensor | None, place: int, units: np.ndarray) -> Tensor | None:
-    return None if reference is None else reference[place :: units.shape[1]]
 
 
 def _compile_layers(policy: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,26 @@ from kto_bench.training.lora import add_adapter, merge
 from kto_bench.training.processes import Processes, is_sharded
 
 PREFIX = "policy."
-"""What the names of the policy's weights begin with inside a Scorer."""
+"""What the names of the policy's weights begin with inside a Scorer, where a value head may be beside it."""
 
 
 class TrainablePolicy:
     """``model`` is what is trained: a causal LM of transformers, with adapters inside it if the settings say so."""
 
-    def __init__(self, start: Path, config: TrainConfig, seed: int) -> None:
-        """Load the artifact ``start``; ``seed`` is that of the adapters, which change nothing before the first step."""
-        self._start, self._config, self._seed = start, config, seed
+    def __init__(
+        self, start: Path, config: TrainConfig, seed: int, prepare: Callable[[Any], None] | None = None
+    ) -> None:
+        """Load the artifact ``start``; ``seed`` is that of the adapters, which change nothing before the first step.
+
+        ``prepare`` changes the loaded model in place, the same way each time.
+        """
+        self._start, self._config, self._seed, self._prepare = start, config, seed, prepare
         self._adapter, self.model = self._load()
 
     def _load(self) -> tuple[Any, Any]:
         model = load_policy(self._start)
+        if self._prepare is not None:
+            self._prepare(model)
         if self._config.lora is None:
             return None, model
         adapter = add_adapter(model, self._config.lora, self._seed)
@@ -43,7 +51,9 @@ class TrainablePolicy:
             weights = get_model_state_dict(module, options=options)
             if Processes().first:
                 self._adapter, self.model = self._load()
-                trained = {name.removeprefix(PREFIX): weight for name, weight in weights.items()}
+                trained = {
+                    name.removeprefix(PREFIX): weight for name, weight in weights.items() if name.startswith(PREFIX)
+                }
                 unknown = self.model.load_state_dict(trained, strict=False).unexpected_keys
                 wanted = {name for name, weight in self.model.named_parameters() if weight.requires_grad}
                 if unknown or wanted - set(trained):

@@ -21,19 +21,26 @@ BATCH_TOKENS = 8_192
 class ReferenceLogProbs:
     """n rows of per-token log-probabilities, stored end to end in one array."""
 
-    def __init__(self, values: np.ndarray, lengths: np.ndarray) -> None:
-        """``values``: (sum of lengths,) float32; ``lengths``: (n,) tokens of each row."""
+    def __init__(self, values: np.ndarray, lengths: np.ndarray, names: np.ndarray | None = None) -> None:
+        """``values``: (sum of lengths,) float32; ``lengths``: (n,) tokens of each row; ``names``: (n,) the ascending
+        numbers by which rows are asked for, where they are not 0 to n - 1."""
         self._values = values
         self._ends = np.cumsum(lengths)
         self._lengths = lengths
+        self._names = np.arange(len(lengths)) if names is None else names
 
     def rows(self, indices: Sequence[int] | np.ndarray, width: int) -> Tensor:
         """(len(indices), width) float32, padded with 0 on the right."""
         out = torch.zeros((len(indices), width))
-        for row, index in enumerate(indices):
+        for row, index in enumerate(np.searchsorted(self._names, indices)):
             end, length = self._ends[index], self._lengths[index]
             out[row, :length] = torch.from_numpy(np.array(self._values[end - length : end]))
         return out
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Values, lengths and names, of which the same rows can be made again."""
+        return self._values, self._lengths, self._names
 
     @classmethod
     def load(cls, folder: Path) -> ReferenceLogProbs:
@@ -63,7 +70,7 @@ def save_reference(
     for dealt in cut(tokens, max_tokens=min(max_tokens, BATCH_TOKENS), max_items=None, processes=processes.count):
         # Sharded weights are gathered in every pass, so a process without rows joins in with one that does not count.
         rows = dealt[processes.rank] if len(dealt[processes.rank]) else np.array([0])
-        log_probs, mask = scorer([prompts[i] for i in rows], [completions[i] for i in rows])
+        log_probs, mask, *_ = scorer([prompts[i] for i in rows], [completions[i] for i in rows])
         for row, index in enumerate(dealt[processes.rank]):
             mine[int(index)] = log_probs[row][mask[row]].cpu().numpy()
         done += sum(map(len, dealt))

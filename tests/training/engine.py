@@ -15,9 +15,10 @@ from tiny import tiny_model
 from kto_bench.feedback.batches import Step, schedule, units_of
 from kto_bench.feedback.tokens import TokenisedFeedback
 from kto_bench.losses import Loss
+from kto_bench.training.carried import Cached
 from kto_bench.training.config import TrainConfig
 from kto_bench.training.logprobs import Scorer
-from kto_bench.training.loop import Cached, Safety, Trainer
+from kto_bench.training.loop import Safety, Trainer
 from kto_bench.training.reference import ReferenceLogProbs, save_reference
 
 SETTINGS: dict[str, Any] = {
@@ -56,12 +57,14 @@ def steps_of(data: TokenisedFeedback, loss: Loss, steps: int = 10) -> list[Step]
     )
 
 
-def cached(folder: Path, data: TokenisedFeedback, steps: list[Step]) -> Cached:
-    """The reference's log-probabilities as the stages make them."""
+def cached(folder: Path, data: TokenisedFeedback, steps: list[Step], reference: Any = None) -> Cached:
+    """The log-probabilities of ``reference``, or of the tiny model, as the stages make them."""
 
     def save(name: str, prompts: list[list[int]], completions: list[list[int]]) -> ReferenceLogProbs:
         (folder / name).mkdir(parents=True, exist_ok=True)
-        save_reference(folder / name, Scorer(tiny_model(), 0), prompts, completions, lambda done, total: None)
+        save_reference(
+            folder / name, Scorer(reference or tiny_model(), 0), prompts, completions, lambda done, total: None
+        )
         if dist.is_initialized():  # the first process writes, for all
             dist.barrier()
         return ReferenceLogProbs.load(folder / name)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine import TRAINED, Job, assert_same, cached, data_of, loss_of, rows
+from engine import Job, assert_same, cached, data_of, rows
+from family import TRAINED, loss_of
 from tiny import tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -18,9 +19,10 @@ from kto_bench.losses.dpo import DPO
 from kto_bench.losses.kto import KTO
 from kto_bench.losses.sft import SFT
 from kto_bench.preemption import Preempted, Preemption
+from kto_bench.training.carried import Cached
 from kto_bench.training.config import TrainConfig
 from kto_bench.training.logprobs import Scorer
-from kto_bench.training.loop import Cached, Safety, Trainer, TrainingDivergedError
+from kto_bench.training.loop import Safety, Trainer, TrainingDivergedError
 from kto_bench.training.saves import SaveError, Saves
 
 
