@@ -85,8 +85,8 @@ class Sweep:
     configurations, so that these are never averaged. A run whose labels and configuration are those of a later one,
     made before the code of the suite, the content of its data or a key of ROUNDING changed, has the state "superseded".
 
-    ``outcomes``, ``benchmarks``, ``completions`` and ``guards`` hold runs that are done, ``training`` also those that
-    are not yet, ``runs`` all.
+    ``outcomes``, ``benchmarks``, ``completions`` and ``guards`` hold runs that are done, ``training`` and ``warnings``
+    also those that are not yet, ``runs`` all.
     """
 
     name: str
@@ -153,6 +153,11 @@ class Sweep:
     def guards(self) -> pd.DataFrame:
         """One row per run: the score guards, and ``judge`` with ``judged``, the number of prompts it judged."""
         return self._table(_guards, ["judge", "judged", "n", "mean_tokens", "share_capped", "share_empty"])
+
+    @cached_property
+    def warnings(self) -> pd.DataFrame:
+        """One row per run and sentence of warning: what was unwise about its data or went wrong in its training."""
+        return self._table(_warnings, ["warning"], states=None)
 
     @cached_property
     def training(self) -> pd.DataFrame:
@@ -334,6 +339,10 @@ def _training(record: Record) -> list[dict[str, Any]]:
         {"training_loss" if key == "loss" else key: value for key, value in row.items()}
         for row in record.lines("metrics.jsonl")
     ]
+
+
+def _warnings(record: Record) -> list[dict[str, Any]]:
+    return [{"warning": str(warning)} for warning in record.json("data.json").get("warnings") or []]
 
 
 def _outcomes(record: Record) -> list[dict[str, Any]]:

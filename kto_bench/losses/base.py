@@ -44,6 +44,12 @@ class Completions:
         return torch.where(self.mask, self.policy, 0.0).sum(-1)
 
     @property
+    def mean_log_prob(self) -> Tensor:
+        """(n,) log pi_theta(y|x) / |y|, in nats per token; 0 for an empty completion."""
+        # The clamp only acts on empty completions, whose sum is 0: 0 / 1 rather than 0 / 0.
+        return self.policy_log_prob / self.lengths.clamp(min=1)
+
+    @property
     def reference_log_prob(self) -> Tensor:
         """(n,) log pi_ref(y|x): the sum over completion tokens."""
         return torch.where(self.mask, self._given_reference, 0.0).sum(-1)

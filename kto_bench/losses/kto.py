@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from kto_bench.losses.base import Completions, FeedbackKind, Loss, Output, ReferencePoint
+from kto_bench.losses.base import Completions, ReferencePoint
+from kto_bench.losses.prospect import Prospect
 
 
-class KTO(Loss):
+class KTO(Prospect):
     r"""KTO.
 
     .. math::
@@ -27,56 +27,20 @@ class KTO(Loss):
     not divided by the length. The reference point z_0 estimates KL(pi_theta || pi_ref) from mismatched pairs (section
     4.1); see ``reference_point``. The mean is over all examples, those of a class with weight 0 included.
 
-    Statistics: for each class, ``rewards/*``, the implied reward ``beta * log(pi_theta / pi_ref)`` (z_0 is not
-    subtracted), and ``log_probs/*``, the policy's log-probability in nats, summed over tokens.
+    The slope of the value is largest at the reference point, 1/4, and below 5% of that where the gain is more than 4.36
+    from it, i.e. at beta = 0.1 where log pi_theta / pi_ref is more than 43.6 nats from z_0. Statistics: ``Prospect``.
     """
 
-    feedback: ClassVar[FeedbackKind] = "binary"
-    needs_reference: ClassVar[bool] = True
     needs_kl: ClassVar[bool] = True
 
-    beta: float = Field(
-        0.1,
-        gt=0,
-        allow_inf_nan=False,
-        description="Risk aversion: a larger value saturates the value of gains and losses sooner.",
-    )
-    desirable_weight: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="lambda_D; 0 leaves desirable completions out of the loss."
-    )
-    undesirable_weight: float = Field(
-        1.0, ge=0, allow_inf_nan=False, description="lambda_U; 0 leaves undesirable completions out of the loss."
-    )
+    def shortfall(self, gain: Tensor) -> Tensor:
+        """(n,) 1 - sigma(g)."""
+        # 1 - sigma(g) = sigma(-g), which does not cancel where sigma(g) is close to 1.
+        return torch.sigmoid(-gain)
 
-    @model_validator(mode="after")
-    def _some_weight(self) -> KTO:
-        if self.desirable_weight == 0 and self.undesirable_weight == 0:
-            raise ValueError(
-                "desirable_weight and undesirable_weight are both 0, so nothing is learned: raise one above 0"
-            )
-        return self
-
-    def __call__(self, completions: Completions, desirable: Tensor, reference_point: Tensor) -> Output:
-        """Losses of n completions; ``desirable`` is (n,) bool, ``reference_point`` the scalar z_0 in nats."""
-        log_ratio = completions.log_ratio
-        scaled = self.beta * (log_ratio - reference_point)
-        # lambda - lambda * sigma(a) = lambda * sigma(-a), which does not cancel where sigma(a) is close to 1.
-        losses = torch.where(
-            desirable,
-            self.desirable_weight * torch.sigmoid(-scaled),
-            self.undesirable_weight * torch.sigmoid(scaled),
-        )
-        rewards = self.beta * log_ratio.detach()
-        log_probs = completions.policy_log_prob.detach()
-        return Output(
-            losses=losses,
-            statistics={
-                "rewards/desirable": (rewards, desirable),
-                "rewards/undesirable": (rewards, ~desirable),
-                "log_probs/desirable": (log_probs, desirable),
-                "log_probs/undesirable": (log_probs, ~desirable),
-            },
-        )
+    def relative_slope(self, gain: Tensor) -> Tensor:
+        """(n,) 4 sigma(g) sigma(-g)."""
+        return 4 * torch.sigmoid(gain) * torch.sigmoid(-gain)
 
     def reference_point(self, mismatched: Completions | None, past: Mapping[str, float]) -> ReferencePoint:
         r"""The estimate of z_0 from the m mismatched pairs (x_i, y_j), j != i, of a whole global batch.

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
 
 from kto_bench.losses.base import Completions, FeedbackKind, Loss, Output
 from kto_bench.losses.statistics import paired_statistics
@@ -41,14 +40,10 @@ class SimPO(Loss):
 
     def __call__(self, chosen: Completions, rejected: Completions) -> Output:
         """Losses of n pairs; row i of both arguments shares a prompt."""
-        chosen_rewards = self._reward(chosen)
-        rejected_rewards = self._reward(rejected)
+        chosen_rewards = self.beta * chosen.mean_log_prob
+        rejected_rewards = self.beta * rejected.mean_log_prob
         gamma = self.beta * self.gamma_over_beta
         return Output(
             losses=-F.logsigmoid(chosen_rewards - rejected_rewards - gamma),
             statistics=paired_statistics(chosen, rejected, chosen_rewards, rejected_rewards),
         )
-
-    def _reward(self, completions: Completions) -> Tensor:
-        # The clamp only acts on empty completions, whose sum is 0: 0 / 1 rather than 0 / 0.
-        return self.beta * completions.policy_log_prob / completions.lengths.clamp(min=1)

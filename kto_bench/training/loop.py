@@ -305,6 +305,7 @@ class Trainer:
             if len(mine):
                 policy[mine, : scored.shape[1]] = scored
         # Everyone's rows, in the order of the schedule, so that the mean is taken in the same order by all.
+        self._processes.release(self._score)
         return self._processes.sum(policy), lengths
 
     def _cut(self, tokens: np.ndarray, max_items: int | None) -> list[Round]:

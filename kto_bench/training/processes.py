@@ -80,6 +80,12 @@ class Processes:
         """
         return scorer.no_sync() if isinstance(scorer, DistributedDataParallel) and not last else nullcontext()
 
+    def release(self, scorer: torch.nn.Module) -> None:
+        """Let go of the weights that a sharded ``scorer`` gathered in a forward pass and keeps for a backward pass that
+        does not come: the next forward pass would use them as they are, however the optimiser has changed them."""
+        if isinstance(scorer, FSDPModule):
+            scorer.reshard()
+
     def clip(self, parameters: Iterable[torch.nn.Parameter], max_norm: float) -> float:
         """Scale gradients down to a global norm of at most ``max_norm``; the norm before that."""
         norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)

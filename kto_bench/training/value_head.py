@@ -14,7 +14,7 @@ class ValueHead(nn.Module):
     """
 
     def __init__(self, width: int, seed: int) -> None:
-        """``width``: of the hidden states; ``seed``: of the first two layers. The caller's random state stays as it is."""
+        """``width``: of hidden states; ``seed``: of the first two layers. The caller's random state stays as it is."""
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)

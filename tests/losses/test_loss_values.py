@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 from by_hand import assert_equals, assert_noticed, completions, logged
+from mutated_base import assert_noticed_below
 
+from kto_bench.losses import prospect
 from kto_bench.losses.dpo import DPO
 from kto_bench.losses.kto import KTO
 from kto_bench.losses.sft import SFT
@@ -101,6 +103,10 @@ def check_kto(cls: type[KTO]) -> None:
 
     Every example weighs 1 in the mean. Rewards 0.1 * r: desirable 0.3 and -0.4, undesirable 0.3 and 0.1.
 
+    Effective weights lambda * 4 sigma(a) sigma(-a), a = 0.2, -0.2, -0.5 and 0: desirable 0.99006629 and 0.94001485,
+    undesirable 2 * 0.99006629 and 2 * 1. None is saturated. With beta = 1 and z0 = 0, r = 5 is, 4 * 0.00664806 = 0.027
+    being below 0.05, and r = 4 is not, 4 * 0.01766271 = 0.071.
+
     Reference point: mismatched log-ratios, summed over tokens, 1.5 + 1.5 = 3 and -1: their mean is 1. From -3 and 1:
     raw mean -1, clamped to 0. No gradient.
     """
@@ -127,6 +133,13 @@ def check_kto(cls: type[KTO]) -> None:
     assert logged(output, "rewards/undesirable") == pytest.approx(0.2)
     assert logged(output, "log_probs/desirable") == pytest.approx(-4.5)
     assert logged(output, "log_probs/undesirable") == pytest.approx(-2)
+    assert_equals(output.statistics["effective_weight/desirable"][0][[0, 2]], [0.9900662908, 0.9400148488])
+    assert_equals(output.statistics["effective_weight/undesirable"][0][[1, 3]], [1.9801325817, 2])
+    assert logged(output, "saturated/desirable") == logged(output, "saturated/undesirable") == 0
+    far = completions([[-1], [-1], [-1], [-6]], [[-6], [-5], [-5], [-1]])
+    output = cls(beta=1.0)(far, desirable, torch.tensor(0.0))
+    assert_equals(output.statistics["saturated/desirable"][0], [1, 0, 0, 1])
+    assert logged(output, "saturated/desirable") == logged(output, "saturated/undesirable") == 0.5
 
 
 CHECKS: dict[type, Callable[[Any], None]] = {SFT: check_sft, DPO: check_dpo, SimPO: check_simpo, KTO: check_kto}
@@ -145,19 +158,15 @@ MUTATIONS: list[tuple[type, str, str, str]] = [
     (DPO, "no beta", "self.beta * chosen.log_ratio", "chosen.log_ratio"),
     (DPO, "no reference", "rejected.log_ratio", "rejected.policy_log_prob"),
     (DPO, "mean for sum", "chosen.log_ratio", "chosen.log_ratio / chosen.lengths"),
-    (SimPO, "no length normalisation", "completions.lengths.clamp(min=1)", "1"),
+    (SimPO, "no length normalisation", "chosen.mean_log_prob", "chosen.policy_log_prob"),
     (SimPO, "sign of gamma", "- gamma)", "+ gamma)"),
     (SimPO, "gamma without beta", "self.beta * self.gamma_over_beta", "self.gamma_over_beta"),
-    (SimPO, "no beta", "self.beta * completions", "completions"),
-    (KTO, "sign", "torch.sigmoid(-scaled)", "torch.sigmoid(scaled)"),
-    (KTO, "no beta", "self.beta * (log_ratio - reference_point)", "log_ratio - reference_point"),
-    (KTO, "no reference point", "(log_ratio - reference_point)", "log_ratio"),
+    (SimPO, "no beta", "self.beta * rejected", "rejected"),
+    (KTO, "sign", "return torch.sigmoid(-gain)", "return torch.sigmoid(gain)"),
+    (KTO, "slope relative to 1", "return 4 * ", "return "),
     (KTO, "sum for mean", "log_ratio.mean()", "log_ratio.sum()"),
     (KTO, "no clamp", "raw.clamp(min=0)", "raw"),
     (KTO, "gradient through the reference point", "mismatched.log_ratio.detach()", "mismatched.log_ratio"),
-    (KTO, "classes swapped", "            desirable,\n            self", "            ~desirable,\n            self"),
-    (KTO, "no weight", "self.undesirable_weight * ", ""),
-    (KTO, "statistics of the other class", "(rewards, ~desirable)", "(rewards, desirable)"),
 ]
 
 
@@ -166,3 +175,24 @@ MUTATIONS: list[tuple[type, str, str, str]] = [
 )
 def test_values_notice_a_wrong_loss(cls: type, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_noticed(cls, old, new, CHECKS[cls], monkeypatch)
+
+
+KTO_BASE_MUTATIONS: dict[str, tuple[str, str]] = {
+    "no beta": ("self.beta * (log_ratio if", "(log_ratio if"),
+    "no reference point": ("log_ratio - reference_point", "log_ratio"),
+    "mean for sum": ("return completions.log_ratio", "return completions.log_ratio / completions.lengths"),
+    "sign of both classes": ("torch.where(desirable, scaled, -scaled)", "torch.where(desirable, -scaled, scaled)"),
+    "one class for both": ("torch.where(desirable, scaled, -scaled)", "scaled"),
+    "no weight": ("self.undesirable_weight * ", ""),
+    "weights swapped": ("(desirable, self.desirable_weight *", "(~desirable, self.desirable_weight *"),
+    "statistics of the other class": ('"undesirable": ~desirable', '"undesirable": desirable'),
+    "reward minus reference point": ('"rewards": self.beta * log_ratio.detach()', '"rewards": scaled.detach()'),
+    "saturated above": ("slope < SATURATED", "slope > SATURATED"),
+    "another threshold": ("SATURATED = 0.05", "SATURATED = 0.1"),
+    "effective weight without weight": ("self._weighted(slope, desirable)", "slope"),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), KTO_BASE_MUTATIONS.values(), ids=KTO_BASE_MUTATIONS)
+def test_values_notice_a_wrong_base_of_kto(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_noticed_below(prospect, KTO, old, new, check_kto, monkeypatch)

@@ -112,12 +112,22 @@ def rows(path: Path) -> list[dict[str, float]]:
 
 
 def assert_same(one: Trajectory, other: Trajectory, tolerance: float = 1e-5) -> None:
-    """Loss, gradient norm and statistics of every step, and all weights, to ``tolerance``."""
+    """Loss, gradient norm and statistics of every step, and the weights, to ``tolerance``.
+
+    One weight in a thousand may differ by ten times as much: AdamW divides a gradient near zero by its own size, which
+    magnifies rounding.
+    """
     assert [sorted(row) for row in one.metrics] == [sorted(row) for row in other.metrics]
     for left, right in zip(one.metrics, other.metrics, strict=True):
         # Where policy and reference agree, whether a margin of 0 counts as right is a matter of rounding.
         skipped = {"rewards/accuracy"} if left["step"] == 1 else set()
         for name in left.keys() - skipped:
             np.testing.assert_allclose(right[name], left[name], rtol=tolerance, atol=tolerance, err_msg=name)
+    assert one.weights.keys() == other.weights.keys()
+    beyond = 0
     for name, weights in one.weights.items():
-        torch.testing.assert_close(other.weights[name], weights, rtol=tolerance, atol=tolerance, msg=name)
+        allowed = tolerance * (1 + weights.abs())
+        difference = (other.weights[name] - weights).abs()
+        assert (difference <= 10 * allowed).all(), name
+        beyond += int((difference > allowed).sum())
+    assert beyond <= sum(map(torch.numel, one.weights.values())) / 1000
