@@ -20,11 +20,12 @@ class _Fall:
     last: float
 
 
-def falling_rewards_warnings(metrics: Sequence[Mapping[str, float]], from_zero: bool) -> list[str]:
+def falling_rewards_warnings(metrics: Sequence[Mapping[str, float]]) -> list[str]:
     """One sentence when the mean rewards of both classes fell between the first and the last quarter of the steps.
 
-    ``metrics``: those of each step, in order; a step without a class lacks its statistic. ``from_zero``: the reward is
-    relative to a reference and starts at 0, so the last quarter must lie below 0 as well as below the first.
+    ``metrics``: those of each step, in order; a step without a class lacks its statistic. Rewards start at 0, where
+    policy = reference, so the last quarter must lie below 0 as well as below the first. (Without a reference the reward
+    beta * log pi is always below 0, and only the fall counts.)
 
     A fall must be at least 0.1, and three standard errors of the difference, by the spread of the steps within each
     quarter. With fewer than 8 steps that have a class's rewards nothing is said.
@@ -32,7 +33,7 @@ def falling_rewards_warnings(metrics: Sequence[Mapping[str, float]], from_zero: 
     Source: the recommended settings of Ethayarajh et al. (2024), arXiv 2402.01306 versions 4 and 5, whose sign of too
     high a learning rate is that the rewards of both classes fall. The thresholds are ours.
     """
-    falls = [_fall(metrics, f"rewards/{label}", from_zero) for label in ("desirable", "undesirable")]
+    falls = [_fall(metrics, f"rewards/{label}") for label in ("desirable", "undesirable")]
     if None in falls:
         return []
     shown = " and ".join(
@@ -46,7 +47,7 @@ def falling_rewards_warnings(metrics: Sequence[Mapping[str, float]], from_zero: 
     ]
 
 
-def _fall(metrics: Sequence[Mapping[str, float]], name: str, from_zero: bool) -> _Fall | None:
+def _fall(metrics: Sequence[Mapping[str, float]], name: str) -> _Fall | None:
     """What fell clearly, or None."""
     rewards = [step[name] for step in metrics if name in step and math.isfinite(step[name])]
     if len(rewards) < FEWEST_STEPS:
@@ -57,7 +58,6 @@ def _fall(metrics: Sequence[Mapping[str, float]], name: str, from_zero: bool) ->
     # The quarters' own spread, not that of all steps: a steady fall is no noise.
     squares = sum((value - start) ** 2 for value in first) + sum((value - end) ** 2 for value in last)
     error = math.sqrt(squares / (2 * quarter - 2) * 2 / quarter)
-    height = min(start, 0.0) if from_zero else start
-    if height - end < max(SMALLEST_FALL, STANDARD_ERRORS * error):
+    if min(start, 0.0) - end < max(SMALLEST_FALL, STANDARD_ERRORS * error):
         return None
     return _Fall(start, end)

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from kto_bench.losses.kto import KTO
 
+_ROUNDING = 1e-5
+"""In units of the gain: more than rounding in fp32 makes of policy and reference that agree."""
+
 
 class KTOKahnemanTversky(KTO):
     r"""KTO with the power function of prospect theory.
@@ -26,7 +29,8 @@ class KTOKahnemanTversky(KTO):
 
     The power's slope is infinite at 0, which is where training starts. Within epsilon of 0, v is therefore linear: it
     is continuous at epsilon, where its slope falls from epsilon^(alpha - 1) by the factor alpha, so v stays concave in
-    gains and convex in losses, and the kink at 0 keeps the ratio lambda. At exactly 0 the slope is that of gains.
+    gains and convex in losses, and the kink at 0 keeps the ratio lambda. At 0 the slope is that of gains, and losses
+    below 1e-5 count as gains: where policy and reference agree, rounding must not decide between two slopes.
 
     The largest slope is that of small losses, lambda epsilon^(alpha - 1) (where lambda is below 1, of small gains), so
     with the defaults a small gain has the relative slope 1/2.25. The slope falls so slowly, to 5% at a loss of 2 * 10^8
@@ -45,7 +49,7 @@ class KTOKahnemanTversky(KTO):
     )
     linear_within: float = Field(
         0.01,
-        gt=0,
+        ge=1e-4,
         allow_inf_nan=False,
         description="Below this size of a gain or loss the value is linear, so that its slope stays finite.",
     )
@@ -57,13 +61,13 @@ class KTOKahnemanTversky(KTO):
         inner = self._steepest * gain
         outer = gain.sign() * size.clamp(min=self.linear_within) ** self.alpha
         curve = torch.where(size < self.linear_within, inner, outer)
-        return -torch.where(gain >= 0, curve, self.loss_aversion * curve)
+        return -torch.where(gain > -_ROUNDING, curve, self.loss_aversion * curve)
 
     def relative_slope(self, gain: Tensor) -> Tensor:
         """(n,) v'(g) over the larger of the slopes beside 0."""
         times = gain.abs() / self.linear_within
         slope = torch.where(times < 1, 1.0, self.alpha * times.clamp(min=1) ** (self.alpha - 1))
-        return torch.where(gain >= 0, slope, self.loss_aversion * slope) / max(1.0, self.loss_aversion)
+        return torch.where(gain > -_ROUNDING, slope, self.loss_aversion * slope) / max(1.0, self.loss_aversion)
 
     @property
     def _steepest(self) -> float:

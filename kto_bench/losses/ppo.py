@@ -102,7 +102,7 @@ class OfflinePPO(Loss):
         squared_errors = (values - returns).square()
         losses = policy_losses - self.kl_weight * log_ratio + self.value_weight / 2 * squared_errors
 
-        clipped = torch.where(advantages >= 0, log_ratio > high, log_ratio < low) & (advantages != 0)
+        clipped = torch.where(advantages >= 0, log_ratio > high, log_ratio < low)
         lengths = completions.lengths
         tokens = lengths.clamp(min=1)
         implied = log_ratio.detach().sum(-1)

@@ -116,4 +116,4 @@ class Prospect(Loss):
 
     def training_warnings(self, metrics: Sequence[Mapping[str, float]]) -> list[str]:
         """One sentence when the rewards of both classes fell, the authors' sign of too high a learning rate."""
-        return falling_rewards_warnings(metrics, from_zero=self.needs_reference)
+        return falling_rewards_warnings(metrics)

@@ -126,7 +126,7 @@ class Scorer(torch.nn.Module):
         return log_probs_of(logits_of(self.policy, hidden), targets)
 
     def _check_head(self) -> tuple[int, int]:
-        """The sizes of the vocabulary and of hidden states. Raises ConfigError for a head other than the model applies."""
+        """The sizes of the vocabulary and of hidden states. Raises ConfigError where the head is not the model's."""
         ids = self._probe_ids()[0]
         device = next(self.policy.parameters()).device
         try:

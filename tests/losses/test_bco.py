@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from by_hand import assert_equals, assert_noticed, completions, logged
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trl_stand_in import LONG, TOLERANCE, Model, backward, each_dtype, inputs, make_completions, trainer
 
 from kto_bench.losses.base import Completions
 from kto_bench.losses.bco import BCO
+
+laws = settings(max_examples=50, deadline=None)
 
 
 def check(cls: type[BCO]) -> None:
@@ -111,6 +113,7 @@ def test_rewards_shifted_by_delta(labels: str, t: int, dtype: torch.dtype) -> No
     torch.testing.assert_close(backward(ours.sum(), completions), backward(theirs.sum(), completions), **TOLERANCE)
 
 
+@laws
 @given(past=st.floats(-10, 10), beta=st.floats(0.01, 10))
 def test_adding_a_constant_to_rewards_and_their_mean_changes_nothing(past: float, beta: float, make_batch: Any) -> None:
     loss = BCO(beta=beta)

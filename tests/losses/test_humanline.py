@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from by_hand import assert_equals, assert_noticed, completions, logged
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutated_base import assert_noticed_below
 from pydantic import ValidationError
@@ -19,6 +19,8 @@ from kto_bench.losses.dpo import DPO
 from kto_bench.losses.humanline_dpo import HumanlineDPO
 from kto_bench.losses.humanline_kto import HumanlineKTO
 from kto_bench.losses.kto import KTO
+
+laws = settings(max_examples=50, deadline=None)
 
 WIDE = {"log_epsilon_low": -1000.0, "log_epsilon_high": 1000.0}
 
@@ -131,6 +133,7 @@ def test_values_notice_a_wrong_loss(cls: type, old: str, new: str, monkeypatch: 
 @pytest.mark.parametrize(
     ("humanline_loss", "plain"), [(HumanlineDPO(**WIDE), DPO()), (HumanlineKTO(**WIDE), KTO(desirable_weight=1.1))]
 )
+@laws
 @given(seed=st.integers(0, 2**32 - 1))
 def test_within_wide_limits_it_is_the_plain_loss(humanline_loss: Loss, plain: Loss, seed: int, make_batch: Any) -> None:
     batch = make_batch(plain, seed=seed)
@@ -142,6 +145,7 @@ def test_within_wide_limits_it_is_the_plain_loss(humanline_loss: Loss, plain: Lo
 
 
 @each_class
+@laws
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_clamped_token_gets_no_gradient_and_every_other_does(cls: type, seed: int, make_batch: Any) -> None:
     loss = cls()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from by_hand import assert_equals, assert_noticed, completions, logged
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_bench.losses.kto_concave import KTOConcave
+
+laws = settings(max_examples=50, deadline=None)
 
 
 def check(cls: type[KTOConcave]) -> None:
@@ -54,6 +56,7 @@ def test_values_notice_a_wrong_loss(old: str, new: str, monkeypatch: pytest.Monk
     assert_noticed(KTOConcave, old, new, check, monkeypatch)
 
 
+@laws
 @given(a=st.floats(-50, 50), b=st.floats(-50, 50))
 def test_value_is_concave_in_losses_too(a: float, b: float) -> None:
     value = -KTOConcave().shortfall(torch.tensor([a, b, (a + b) / 2], dtype=torch.float64))

@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 from by_hand import assert_equals, assert_noticed, completions, logged
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_bench.losses.base import Completions
 from kto_bench.losses.kto import KTO
 from kto_bench.losses.kto_no_reference import KTONoReference
+
+laws = settings(max_examples=50, deadline=None)
 
 
 def check(cls: type[KTONoReference]) -> None:
@@ -65,6 +67,7 @@ def test_values_notice_a_wrong_loss(old: str, new: str, monkeypatch: pytest.Monk
     assert_noticed(KTONoReference, old, new, check, monkeypatch)
 
 
+@laws
 @given(log_number=st.floats(5, 500), rows=st.lists(st.floats(-5, -0.1), min_size=2, max_size=5))
 def test_it_is_kto_with_a_uniform_reference(log_number: float, rows: list[float]) -> None:
     """Whatever the number of completions, as long as KTO's own estimate of the divergence is not clamped at 0."""

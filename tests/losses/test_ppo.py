@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from by_hand import assert_equals, assert_noticed, completions, logged
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutated_base import assert_noticed_below
 from pydantic import ValidationError
@@ -18,6 +18,8 @@ from kto_bench.losses import advantages
 from kto_bench.losses.advantages import advantages_and_returns, discounted_sums
 from kto_bench.losses.base import Completions
 from kto_bench.losses.ppo import OfflinePPO
+
+laws = settings(max_examples=50, deadline=None)
 
 LOG_3, LOG_4 = math.log(3), math.log(4)
 
@@ -113,6 +115,7 @@ def recursion(values: Tensor, rewards: Tensor, mask: Tensor, discount: float, ga
     return found
 
 
+@laws
 @given(
     seed=st.integers(0, 2**32 - 1),
     discount=st.sampled_from([0.0, 0.5, 0.99, 1.0]),
@@ -145,6 +148,7 @@ def test_sums_over_thousands_of_tokens_are_exact(discount: float, dtype: torch.d
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
 
 
+@laws
 @given(seed=st.integers(0, 2**32 - 1))
 def test_policy_loss_is_the_smaller_of_two_terms(seed: int, make_batch: Any) -> None:
     """The textbook's form, which the loss does not compute since its unclipped term may overflow."""
@@ -163,6 +167,7 @@ def test_policy_loss_is_the_smaller_of_two_terms(seed: int, make_batch: Any) -> 
     )
 
 
+@laws
 @given(seed=st.integers(0, 2**32 - 1))
 def test_where_policy_equals_reference_the_loss_is_the_same_for_all_policies(seed: int, make_batch: Any) -> None:
     loss = OfflinePPO()

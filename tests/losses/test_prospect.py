@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from family import TRAINED, loss_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kto_bench.losses.bco import BCO
@@ -18,6 +18,8 @@ from kto_bench.losses.kto import KTO
 from kto_bench.losses.kto_kahneman_tversky import KTOKahnemanTversky
 from kto_bench.losses.kto_no_reference import KTONoReference
 from kto_bench.losses.prospect import Prospect
+
+laws = settings(max_examples=50, deadline=None)
 
 MEMBERS = {name: loss for name in TRAINED if isinstance(loss := loss_of(name), Prospect)}
 each_member = pytest.mark.parametrize("loss", MEMBERS.values(), ids=MEMBERS)
@@ -39,6 +41,7 @@ def test_no_weight_at_all_is_refused(loss: Prospect) -> None:
 @each_member
 @pytest.mark.parametrize("weight", ["desirable_weight", "undesirable_weight"])
 @pytest.mark.parametrize("infinite", [-math.inf, math.inf])
+@laws
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_class_without_weight_is_ignored(
     loss: Prospect, weight: str, infinite: float, seed: int, make_batch: Any
@@ -61,6 +64,7 @@ def test_a_class_without_weight_is_ignored(
 
 
 @each_member
+@laws
 @given(gain=st.floats(-40, 40).filter(lambda gain: abs(gain) > 1e-3 and abs(abs(gain) - 0.01) > 1e-4))
 def test_relative_slope_is_that_of_the_value(loss: Prospect, gain: float) -> None:
     """Up to the largest slope, which is at most reached anywhere."""
@@ -125,6 +129,7 @@ def test_warning_about_the_ratio(loss: Prospect, desirable: int, undesirable: in
         assert "versions 4 and 5 of the KTO paper, Eq. 9" in warnings[0]
 
 
+@laws
 @given(desirable=counts, undesirable=counts, weight=weights, other=weights)
 def test_both_ends_of_the_advice_heed_it(desirable: int, undesirable: int, weight: float, other: float) -> None:
     kto = KTO(desirable_weight=weight, undesirable_weight=other)
