@@ -137,6 +137,9 @@ def _cautions(sweep: Sweep, rates: pd.DataFrame) -> list[str]:
             name = f"{f'{cell[0]}: ' if cell[0] else ''}{_cell_name(cell)}"
             mean = f"mean of {_count(len(runs), 'run')}"
             sentences.append(_sentence(cell, f"{name}: {'; '.join(found)} ({mean})."))
+    warned = sweep.warnings["run"].nunique()
+    if warned:
+        sentences.append(f"{_count(warned, 'run')} came with warnings about data or training; see “Warnings”.")
     lost = sweep.runs[sweep.runs["state"] != "done"]
     if len(lost):
         sentences.append(f"{_count(len(lost), 'run')} did not finish and appear in no score; see “Runs”.")

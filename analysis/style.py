@@ -12,16 +12,75 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-LOSS_NAMES = {"none": "none (start only)", "sft": "SFT", "dpo": "DPO", "kto": "KTO", "simpo": "SimPO"}
+LOSS_NAMES = {
+    "none": "none (start only)",
+    "sft": "SFT",
+    "csft": "conditional SFT",
+    "slic": "SLiC",
+    "rrhf": "RRHF",
+    "dpo": "DPO",
+    "cdpo": "conservative DPO",
+    "robust_dpo": "robust DPO",
+    "rdpo": "R-DPO",
+    "ipo": "IPO",
+    "humanline_dpo": "humanline DPO",
+    "kto": "KTO",
+    "kto_no_reference_point": "KTO, no reference point",
+    "kto_concave": "KTO, concave",
+    "kto_risk_neutral": "KTO, risk-neutral",
+    "kto_no_reference": "KTO, no reference",
+    "kto_kahneman_tversky": "KTO, Kahneman-Tversky",
+    "humanline_kto": "humanline KTO",
+    "bco": "BCO",
+    "nca": "NCA",
+    "apo_zero": "APO-zero",
+    "apo_down": "APO-down",
+    "ppo": "offline PPO",
+    "ppo kl_weight=0": "PPO-Clip",
+    "cpo": "CPO",
+    "orpo": "ORPO",
+    "simpo": "SimPO",
+}
 START_NAMES = {"base": "base", "sft": "SFT"}
 
-# Okabe & Ito's palette, then Tol's "muted" for the losses that it has no slot for: both are safe for colour-blind
-# readers.
-LOSS_COLOURS = {"none": "#6b6b6b", "sft": "#E69F00", "dpo": "#0072B2", "kto": "#D55E00", "simpo": "#009E73"}
-OTHER_COLOURS = ["#CC79A7", "#332288", "#882255", "#999933", "#AA4499", "#117733", "#56B4E9", "#661100"]
+# Okabe & Ito's palette and colours of Tol's "muted": both are safe for colour-blind readers, and hold fewer colours
+# than there are losses. So a family shares a colour, and line styles tell its members apart where curves cross.
+SOLID, DASHED, DOTTED, DASH_DOT = "-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5))
+DASH_DOT_DOT, LONG, SHORT = (0, (5, 1.5, 1, 1.5, 1, 1.5)), (0, (9, 2)), (0, (2, 1))
+LOSS_LOOKS: dict[str, tuple[str, Any]] = {
+    "none": ("#6b6b6b", SOLID),
+    "sft": ("#E69F00", SOLID),
+    "csft": ("#E69F00", DASHED),
+    "slic": ("#CC79A7", SOLID),
+    "rrhf": ("#CC79A7", DASHED),
+    "dpo": ("#0072B2", SOLID),
+    "cdpo": ("#0072B2", DASHED),
+    "robust_dpo": ("#0072B2", DOTTED),
+    "rdpo": ("#0072B2", DASH_DOT),
+    "humanline_dpo": ("#0072B2", LONG),
+    "ipo": ("#56B4E9", SOLID),
+    "kto": ("#D55E00", SOLID),
+    "kto_no_reference_point": ("#D55E00", DASHED),
+    "kto_concave": ("#D55E00", DOTTED),
+    "kto_risk_neutral": ("#D55E00", DASH_DOT),
+    "kto_no_reference": ("#D55E00", DASH_DOT_DOT),
+    "kto_kahneman_tversky": ("#D55E00", SHORT),
+    "humanline_kto": ("#D55E00", LONG),
+    "bco": ("#882255", SOLID),
+    "nca": ("#882255", DASHED),
+    "apo_zero": ("#999933", SOLID),
+    "apo_down": ("#999933", DASHED),
+    "ppo": ("#332288", DASHED),
+    "ppo kl_weight=0": ("#332288", SOLID),
+    "simpo": ("#009E73", SOLID),
+    "cpo": ("#009E73", DASHED),
+    "orpo": ("#009E73", DOTTED),
+}
+OTHER_COLOURS = ["#AA4499", "#117733", "#661100", "#DDCC77"]
+OTHER_LOSS_LINES = [SOLID, DASHED, DOTTED, DASH_DOT, DASH_DOT_DOT]
 START_MARKERS = {"base": "o", "sft": "s"}
 OTHER_MARKERS = ["D", "^", "v", "<", ">"]
-START_LINES: dict[str, Any] = {"base": (0, (4, 1.5)), "sft": "-"}
+START_LINES: dict[str, Any] = {"base": DASHED, "sft": SOLID}
 OTHER_LINES: list[Any] = [":", "-.", (0, (6, 1.5, 1, 1.5))]
 
 WIDTHS = {"column": 3.35, "page": 6.75}
@@ -34,6 +93,8 @@ GRID = "#e3e3e3"
 
 def loss_name(method: str) -> str:
     """How a loss, or a loss with the configuration that tells it apart ("kto beta=0.1"), is shown."""
+    if method in LOSS_NAMES:
+        return LOSS_NAMES[method]
     loss, _, variant = method.partition(" ")
     return f"{LOSS_NAMES.get(loss, loss)} {variant}".strip()
 
@@ -52,7 +113,7 @@ def start_name(start: str) -> str:
 
 
 def loss_order(method: str) -> tuple[int, str]:
-    """Sort key: none, sft, dpo, kto, simpo, then all others by name."""
+    """Sort key: the order of LOSS_NAMES, then all others by name."""
     loss, _, variant = method.partition(" ")
     known = list(LOSS_NAMES)
     return (known.index(loss), variant) if loss in known else (len(known), method)
@@ -68,7 +129,14 @@ def colour(method: str) -> str:
     """The colour of a loss. One that is not listed here gets one of OTHER_COLOURS by a hash of its name, so that it
     does not depend on which other losses are in the figure (two such losses may share one; they are labelled as well).
     """
-    return LOSS_COLOURS.get(method) or OTHER_COLOURS[_hash(method) % len(OTHER_COLOURS)]
+    known = LOSS_LOOKS.get(method)
+    return known[0] if known else OTHER_COLOURS[_hash(method) % len(OTHER_COLOURS)]
+
+
+def loss_line(method: str) -> Any:
+    """The line style of a loss, for curves that cross in one panel. Losses of one colour have different ones."""
+    known = LOSS_LOOKS.get(method)
+    return known[1] if known else OTHER_LOSS_LINES[_hash(f"line {method}") % len(OTHER_LOSS_LINES)]
 
 
 def marker(start: str) -> str:

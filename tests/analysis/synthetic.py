@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 SCRIPT = '<script>alert("inert?")</script>'
+WARNINGS = ("the rewards of both classes fell: lower <b>train.learning_rate</b>", "desirable_weight is 7 & too high")
 TRACEBACK = (
     'Traceback (most recent call last):\n  File "loop.py", line 12, in step\nRuntimeError: loss is NaN at step 7 <b>'
 )
@@ -35,6 +36,7 @@ def write_run(
     hash_: str = "1a2b3c4d",
     steps: int = 40,
     capped: float = 0.01,
+    warnings: tuple[str, ...] = (),
     **settings: Any,
 ) -> Path:
     """One run whose expected win rate is ``win``. Prompts differ in difficulty, the same for all runs."""
@@ -109,7 +111,8 @@ def write_run(
     write_json(folder / "scores.json", {"head_to_head": judged, "benchmarks": {}, "guards": guards})
     stages = {"align": {"wall_seconds": 70.0, "cached": False}, "sft": {"wall_seconds": 30.0, "cached": True}}
     write_json(folder / "timing.json", {"stages": stages})
-    write_json(folder / "data.json", {"kind": "paired", "rows": 600, "heldout_rows": 0, "dropped": {}, "truncated": {}})
+    data = {"kind": "paired", "rows": 600, "heldout_rows": 0, "dropped": {}, "truncated": {}}
+    write_json(folder / "data.json", data | ({"warnings": warnings} if warnings else {}))
     write_json(folder / "environment.json", {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "platform": "Linux"})
     write_json(folder / "status.json", status)
     return folder
@@ -148,7 +151,8 @@ def write_sweep(results: Path, name: str = "planted", seeds: int = 3, prompts: i
     for (loss, start), win in TRUTH.items():
         for seed in range(seeds):
             rambles = {"tokens": 37.0, "capped": 0.25} if loss in ("none", "dpo") and start == "base" else {}
-            write_run(sweep, loss, start, seed, win=win, prompts=prompts, **rambles)
+            warned = {"warnings": WARNINGS} if (loss, start, seed) == ("kto", "sft", 1) else {}
+            write_run(sweep, loss, start, seed, win=win, prompts=prompts, **rambles, **warned)
     write_run(sweep, "orpo", "sft", 0, state="failed", steps=6)
     write_run(sweep, "ipo", "sft", 0, state="skipped", steps=0)
     write_run(sweep, "kto", "sft", seeds, state="running", steps=25, planned=40)

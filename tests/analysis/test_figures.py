@@ -26,7 +26,7 @@ def unfinished(tmp_path):
 
 def test_modules_are_discovered_in_the_order_of_the_report():
     assert list(FIGURES) == ["win_rate", "benchmarks", "length", "training"]
-    assert list(TABLES) == ["summary_table", "guards_table", "runs_table"]
+    assert list(TABLES) == ["summary_table", "guards_table", "warnings_table", "runs_table"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -44,7 +44,7 @@ def test_tables_have_the_same_rows_for_machines_and_people(name, sweep):
     assert not sheet.display.isna().any().any()
 
 
-@pytest.mark.parametrize("name", [*FIGURES, "summary_table", "guards_table"])
+@pytest.mark.parametrize("name", [*FIGURES, "summary_table", "guards_table", "warnings_table"])
 def test_without_finished_runs_a_reason_is_given(name, unfinished):
     with pytest.raises(NoDataError, match="run"):
         (FIGURES | TABLES)[name].make(unfinished if name != "training" else _without_metrics(unfinished))
@@ -146,7 +146,7 @@ def test_length_shows_the_reference_only_where_it_is_known(sweep, tmp_path):
 
 def test_training_gives_every_loss_its_own_axes(sweep):
     figure = training.draw(sweep).figure
-    losses = ["SFT", "DPO", "KTO", "SimPO", "orpo"]
+    losses = ["SFT", "DPO", "KTO", "ORPO", "SimPO"]
     assert [axis.get_ylabel() for axis in figure.axes if axis.get_ylabel()] == losses
     loss_axes = figure.axes[:: len(training.COLUMNS)]
     assert not any(a.get_shared_y_axes().joined(a, b) for a in loss_axes for b in loss_axes if a is not b)

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import synthetic
 
+from analysis.page import latex
 from analysis.registry import discover
-from analysis.report import _latex, main
+from analysis.report import main
 from analysis.samples import samples
 
 
@@ -78,6 +79,17 @@ def test_failed_and_skipped_runs_are_shown_with_their_reasons(page):
     assert "the feedback has no pairs, and DPO needs pairs" in page.text
 
 
+def test_warnings_are_shown_with_the_name_of_their_run(page, report):
+    rows = pd.read_csv(report / "tables" / "warnings_table.csv")
+    assert list(rows["warning"]) == list(synthetic.WARNINGS)
+    assert set(rows["run"]) == {"kto-sft-sandbox_small-s1-1a2b3c4d"}
+    for warning in synthetic.WARNINGS:
+        assert warning in page.text  # as it was written, so escaped
+    assert not any(tag == "b" for tag, _ in page.tags)
+    assert page.text.count("kto-sft-sandbox_small-s1-1a2b3c4d") >= 3  # two warnings, and the table of runs
+    assert "1 run came with warnings about data or training" in page.text
+
+
 def test_configuration_shows_what_is_shared_and_what_differs(page):
     assert "What differs between runs" in page.text
     assert "packages.torch" in page.text
@@ -97,7 +109,7 @@ def test_latex_is_booktabs_and_escaped(report):
     assert r"\toprule" in text
     assert r"sandbox\_facts" in text
     assert text.isascii()
-    assert _latex(r"50% & a_b \ {x} −1 <2") == r"50\% \& a\_b \textbackslash{} \{x\} $-$1 $<$2"
+    assert latex(r"50% & a_b \ {x} −1 <2") == r"50\% \& a\_b \textbackslash{} \{x\} $-$1 $<$2"
 
 
 def test_rebuilding_gives_the_same_bytes(report, results, tmp_path):
@@ -144,7 +156,16 @@ def test_help_and_wrong_usage(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    assert "reports/SWEEP" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "reports/SWEEP" in printed
+    assert "kto-bench-report halo" in printed
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
+
+
+def test_halo_is_no_sweep(results, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--results", str(results), "halo"])
+    assert stop.value.code == 2
+    assert "'halo' is the report of the losses and no sweep" in capsys.readouterr().err

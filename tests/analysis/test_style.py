@@ -1,23 +1,68 @@
 """The look: stable, told apart, and written to the same bytes."""
 
+from itertools import combinations
+
 import matplotlib as mpl
+import numpy as np
 import pytest
+from places import ROOT
 
 from analysis import style
 
 LOSSES = ["none", "sft", "dpo", "kto", "simpo"]
+FAMILY = [path.stem for path in sorted((ROOT / "conf" / "loss").glob("*.yaml"))]
 
 
 def test_known_losses_have_colours_of_their_own():
     assert len({style.colour(loss) for loss in LOSSES}) == len(LOSSES)
 
 
+def test_every_loss_of_the_suite_has_a_name_and_a_look_of_its_own():
+    assert {name.partition(" ")[0] for name in style.LOSS_NAMES} <= set(FAMILY)
+    assert set(style.LOSS_NAMES) == set(style.LOSS_LOOKS)
+    looks = {(style.colour(loss), style.loss_line(loss)) for loss in style.LOSS_LOOKS}
+    assert len(looks) == len({style.loss_name(loss) for loss in style.LOSS_NAMES}) == len(style.LOSS_NAMES) == 27
+
+
+def test_colours_are_as_published():
+    """Written out, so that a change of the assignment, which would recolour published figures, is noticed."""
+    published = {"none": "#6b6b6b", "sft": "#E69F00", "dpo": "#0072B2", "kto": "#D55E00", "simpo": "#009E73"}
+    assert {loss: style.colour(loss) for loss in LOSSES} == published
+
+
+def as_seen(colour, kind):
+    """Linear RGB of a colour for a reader without the cones of one kind (Machado, Oliveira and Fernandes 2009)."""
+    matrix = {
+        "protanopia": [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        "deuteranopia": [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+    }[kind]
+    shown = np.array(mpl.colors.to_rgb(colour))
+    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    return np.clip(np.array(matrix) @ linear, 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["protanopia", "deuteranopia"])
+def test_the_main_losses_are_told_apart_without_red_or_green(kind):
+    main = ["slic", "dpo", "kto", "ppo kl_weight=0", "simpo"]
+    seen = {loss: as_seen(style.colour(loss), kind) for loss in main}
+    for first, second in combinations(main, 2):
+        assert np.linalg.norm(seen[first] - seen[second]) > 0.1, (first, second)
+
+
 def test_an_unknown_loss_keeps_its_colour_and_takes_no_known_one():
-    # Written out, so that a change of the assignment, which would recolour published figures, is noticed.
-    assert {name: style.colour(name) for name in ("orpo", "my_loss")} == {"orpo": "#332288", "my_loss": "#AA4499"}
-    taken = set(style.LOSS_COLOURS.values())
+    assert {name: style.colour(name) for name in ("my_loss", "another")} == {"my_loss": "#AA4499", "another": "#AA4499"}
+    taken = {colour for colour, _ in style.LOSS_LOOKS.values()}
     assert not taken & {style.colour(f"loss {i}") for i in range(50)}
     assert len({style.colour(f"loss {i}") for i in range(50)}) == len(style.OTHER_COLOURS)
+    assert len({str(style.loss_line(f"loss {i}")) for i in range(50)}) == len(style.OTHER_LOSS_LINES)
 
 
 def test_natural_order():
@@ -30,7 +75,13 @@ def test_natural_order():
 
 @pytest.mark.parametrize(
     ("method", "name"),
-    [("none", "none (start only)"), ("kto", "KTO"), ("kto beta=0.1", "KTO beta=0.1"), ("my_loss", "my_loss")],
+    [
+        ("none", "none (start only)"),
+        ("kto", "KTO"),
+        ("ppo kl_weight=0", "PPO-Clip"),
+        ("kto beta=0.1", "KTO beta=0.1"),
+        ("my_loss", "my_loss"),
+    ],
 )
 def test_names(method, name):
     assert style.loss_name(method) == name
