@@ -14,11 +14,10 @@ from analysis.estimates import rows_of
 from analysis.findings import findings
 from analysis.registry import discover
 from analysis.samples import samples
+from kto_bench.record import LOSS_REPORT
 from kto_bench.results import RecordError, Sweep, flatten, varying
 
 MAX_TRACEBACK_CHARACTERS = 6000
-LOSSES = "halo"
-"""The report of the losses; no sweep has its name."""
 
 
 def build(sweep: Sweep, out: Path, progress: page.Progress = lambda message: None) -> Path:
@@ -92,7 +91,7 @@ def _plain(value: Any) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns 0, or 1 where the sweep or a record cannot be used."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == [LOSSES]:
+    if arguments[:1] == [LOSS_REPORT]:
         from analysis.halo.report import main as report_losses  # brings torch, which no other report needs
 
         return report_losses(arguments[1:])
@@ -109,8 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, help="folder of the report (default: reports/SWEEP)")
     options = parser.parse_args(arguments)
-    if options.sweep == LOSSES:
-        parser.error(f"{LOSSES!r} is the report of the losses and no sweep; name it first: {parser.prog} {LOSSES} ...")
+    if options.sweep == LOSS_REPORT:
+        parser.error(f"{LOSS_REPORT!r} is the report of the losses and no sweep; name it first")
     try:
         sweep = Sweep.load(options.sweep, options.results)
         print(f"{len(sweep.records)} runs in {sweep.folder}")

@@ -7,14 +7,13 @@ Python file and a YAML file; nothing else in the suite knows the list of them.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
-import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kto_bench.code import digest_of
 
 USAGE_ERROR = 2
 """Exit status of the commands for a choice that is refused."""
@@ -39,17 +38,21 @@ class Component(BaseModel):
 
 
 def identity_of(part: BaseModel) -> dict[str, Any]:
-    """The class and the fields of a component or loss, for fingerprints.
+    """The class and the fields of a component, for fingerprints.
 
-    The suite's own code has hand-bumped versions; of a class that a user wrote, the file is hashed, so that editing it
-    is never taken for the same work.
+    The suite's own components have hand-bumped versions; of a class that a user wrote, the code is hashed, so that
+    editing it is never taken for the same work.
     """
     cls = type(part)
     identity = {"_target_": f"{cls.__module__}.{cls.__qualname__}", **part.model_dump(mode="json", exclude={"name"})}
-    if cls.__module__.partition(".")[0] != __name__.partition(".")[0]:
-        file = inspect.getsourcefile(cls)
-        identity["source"] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+    if _is_of_a_user(cls):
+        identity["source"] = digest_of(cls, _is_of_a_user)
     return identity
+
+
+def _is_of_a_user(cls: type) -> bool:
+    suite, library = __name__.partition(".")[0], BaseModel.__module__.partition(".")[0]
+    return issubclass(cls, BaseModel) and cls.__module__.partition(".")[0] not in (suite, library)
 
 
 Built = TypeVar("Built", bound=BaseModel)

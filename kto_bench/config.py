@@ -24,6 +24,7 @@ from kto_bench.feedback.conversions import can_serve
 from kto_bench.feedback.types import FeedbackSource
 from kto_bench.losses import Loss
 from kto_bench.models import ModelSource
+from kto_bench.record import LOSS_REPORT
 from kto_bench.training.config import TrainConfig
 
 
@@ -71,6 +72,13 @@ class RunSettings(Component):
     sweep: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="folder under results/, group in W&B")
     artifacts: Path
     results: Path
+
+    @field_validator("sweep")
+    @classmethod
+    def _not_a_report(cls, name: str) -> str:
+        if name == LOSS_REPORT:
+            raise ValueError(f"kto-bench-report {name} is the report of the losses; choose another name")
+        return name
 
 
 GROUPS = ("model", "feedback", "start", "loss", "train", "evaluation", "tracking")
@@ -173,8 +181,8 @@ def _check(config: Config) -> None:
             )
         if loss.control_tokens and train.lora is not None:
             raise ConfigError(
-                f"train.lora: {config.loss_name!r} adds control tokens, whose embeddings adapters cannot train; choose "
-                "train.lora=null, or another loss"
+                f"train.lora: {config.loss_name!r} adds control tokens, whose embeddings are frozen beneath adapters; "
+                "choose train.lora=null, or another loss"
             )
         if loss.needs_kl and train.completions_per_step < 2:
             raise ConfigError(

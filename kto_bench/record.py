@@ -21,6 +21,8 @@ from typing import Any
 
 from kto_bench.store import write_atomically
 
+LOSS_REPORT = "halo"
+"""Name of the report of the losses, which needs no sweep (``kto-bench-report halo``): no sweep may have it."""
 PACKAGES = (
     "torch",
     "transformers",

@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from kto_bench.code import digest_of
 from kto_bench.component import ConfigError, identity_of
 from kto_bench.config import Config
 from kto_bench.feedback.batches import desirable_of, schedule, units_of
@@ -252,7 +253,8 @@ class Stages:
         """Train the policy of ``inputs`` with ``loss`` on the feedback's file ``rows``, which holds ``kind``."""
         seed = self._config.run.seed
         settings = {
-            "loss": identity_of(loss),
+            # Losses are what users edit: the code of each counts, wherever it is.
+            "loss": {**identity_of(loss), "source": digest_of(type(loss), _is_a_loss)},
             "train": train.identity(),
             "seed": seed,
         }
@@ -261,7 +263,7 @@ class Stages:
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
             from kto_bench.training import controls
             from kto_bench.training.carried import MEANS, SYNCED, Cached
-            from kto_bench.training.loop import Safety, Trainer
+            from kto_bench.training.loop import Safety, Trainer, TrainingDivergedError
             from kto_bench.training.policy import TrainablePolicy
             from kto_bench.training.processes import Processes
             from kto_bench.training.reference import ReferenceLogProbs
@@ -271,7 +273,9 @@ class Stages:
             tokens, prepare = loss.control_tokens, None
             if tokens is not None:
                 controls.add_to_tokenizer(tokenizer, tokens)
-                prepare = partial(controls.add_to_model, tokenizer=tokenizer, controls=tokens)
+                prepare = partial(
+                    controls.add_to_model, tokenizer=tokenizer, controls=tokens, seed=derive(seed, "control tokens")
+                )
             data = self._tokenised(inputs, train, kind, rows, tokenizer, mismatched=loss.needs_kl)
             if tokens is not None:
                 data = controls.conditioned(data, tokenizer, tokens)
@@ -294,7 +298,12 @@ class Stages:
                 say(f"warning: {warning}")
             # SIGTERM stops the training between steps; once it is over, the policy is still saved.
             with preemption.deferred(raises=False):
-                trainer.run(steps, folder, on_step, Safety(Saves(saved_beside(folder), say), preemption, say))
+                try:
+                    trainer.run(steps, folder, on_step, Safety(Saves(saved_beside(folder), say), preemption, say))
+                except TrainingDivergedError as error:
+                    for warning in warned + loss.training_warnings(read_lines(folder / "metrics.jsonl")):
+                        error.add_note(f"warning: {warning}")  # goes into the record with the traceback
+                    raise
                 policy.save(folder, trainer.module, tokenizer)
                 if Processes().first:
                     for warning in loss.training_warnings(read_lines(folder / "metrics.jsonl")):
@@ -386,6 +395,10 @@ class Stages:
         )
         module, most = processes.wrap(scorer, train.sharding), train.max_tokens_per_microbatch
         save_reference(folder, module, prompts, completions, advance, processes, max_tokens=most)
+
+
+def _is_a_loss(cls: type) -> bool:
+    return issubclass(cls, Loss) and cls is not Loss
 
 
 def _limits(train: TrainConfig) -> dict[str, int]:

@@ -127,6 +127,7 @@ REFUSED = {
         r"start\.train\.nodes: 1 is not train\.nodes, which is 2: .*choose the same number for both",
     ),
     "nested component": (["evaluation.prompts.count=3000"], r"^evaluation\.prompts\.count: 3000 is not allowed"),
+    "name of a report": (["sweep=halo"], r"sweep: 'halo' is not allowed: kto-bench-report halo"),
     "judge without prompts": (["evaluation.prompts=null"], r"evaluation\.judge: needs completions"),
 }
 

@@ -7,7 +7,10 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from places import ROOT
 from small_run import MakeConfig, shorter
 from wandb_file import summarise
 
+from analysis.report import main as report
 from kto_bench.component import ConfigError
 from kto_bench.preemption import Preempted
 from kto_bench.results import Sweep
@@ -53,7 +57,8 @@ def test_a_run_leaves_a_whole_record(make: MakeConfig) -> None:
     assert data["kind"] == "paired"
     assert data["rows"] + data["heldout_rows"] == 40
     assert data["truncated"] == {"prompt": 0, "completion": 0}
-    assert data["sft"] == {"truncated": {"prompt": 0, "completion": 0}}
+    assert data["warnings"] == []
+    assert data["sft"] == {"truncated": {"prompt": 0, "completion": 0}, "warnings": []}
     timing = read(record.folder / "timing.json")["align"]
     assert timing["tokens_per_second"] > 0
     assert timing["padding_share"] == 0
@@ -239,11 +244,11 @@ def test_sequences_longer_than_the_model_are_refused_by_name(make: MakeConfig, t
 
 
 def test_a_new_loss_is_one_file_and_one_yaml(make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's example, as it is printed there."""
+    """The README's example, as it is printed there: it trains, is in the figures, and passes the tests of all."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     code, choice = (re.findall(rf"```{kind}\n(.*?)```", readme, re.DOTALL)[0] for kind in ("python", "yaml"))
     (tmp_path / "my_hinge.py").write_text(code)
-    (tmp_path / "conf" / "loss").mkdir(parents=True)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf", symlinks=True)
     (tmp_path / "conf" / "loss" / "hinge.yaml").write_text(choice.replace("kto_bench.losses.hinge", "my_hinge"))
     monkeypatch.syspath_prepend(tmp_path)
     config = make(f"hydra.searchpath=[file://{tmp_path / 'conf'}]", "loss=hinge")
@@ -252,18 +257,63 @@ def test_a_new_loss_is_one_file_and_one_yaml(make: MakeConfig, tmp_path: Path, m
     assert sweep.runs["loss"].tolist() == ["hinge"]
     assert sweep.training["training_loss"].iloc[0] == pytest.approx(1.0)
     assert sweep.training["training_loss"].iloc[-1] != pytest.approx(1.0)
+    monkeypatch.chdir(tmp_path)
+    assert report(["adhoc"]) == 0
+    assert "hinge" in (tmp_path / "reports" / "adhoc" / "index.html").read_text(encoding="utf-8")
+    assert report(["halo", "--config-dir", str(tmp_path / "conf"), "--loss", "hinge", "dpo"]) == 0
+    verdicts = (tmp_path / "reports" / "halo" / "tables" / "halo_verdicts.csv").read_text(encoding="utf-8")
+    assert [line.split(",")[0] for line in verdicts.splitlines()[1:]] == ["hinge", "dpo"]
+    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    tests = [f"tests/losses/test_loss_{name}.py" for name in ("conformance", "laws")]
+    passed = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "hinge", *tests],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{tmp_path / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert passed.returncode == 0, passed.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", passed.stdout)[1]) > 15
 
 
 def test_editing_a_loss_of_ones_own_trains_again(
     make: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = "from kto_bench.losses.dpo import DPO\n\nclass Mine(DPO):\n    pass\n"
+    """And explaining it better does not."""
+    parent = "from kto_bench.losses.dpo import DPO\n\nclass Parent(DPO):\n    scale: float = 1\n"
+    child = "from my_parent import Parent\n\nclass Mine(Parent):\n    pass\n"
     monkeypatch.syspath_prepend(tmp_path)
-    names = []
-    for text in (source, source + "# edited\n"):
-        (tmp_path / "my_loss.py").write_text(text)
-        names.append(describe(make("loss=dpo", "loss._target_=my_loss.Mine"))[0].name)
-    assert names[0] != names[1]
+
+    def name(parent: str, child: str) -> str:
+        (tmp_path / "my_parent.py").write_text(parent)
+        (tmp_path / "my_loss.py").write_text(child)
+        return describe(make("loss=dpo", "loss._target_=my_loss.Mine"))[0].name
+
+    first = name(parent, child)
+    assert name(f'"""What it is."""\n# Why.\n{parent}', child + "\n\n") == first
+    assert name(parent.replace("float = 1", "float = 2"), child) != first
+    assert name(parent, child + "    scale: float = 3\n") != first
+
+
+def test_editing_a_loss_of_the_suite_trains_again(make: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's place for a new loss is among them."""
+    import kto_bench.losses.dpo
+
+    first = describe(make("loss=dpo"))[0].fingerprints
+    source = Path(kto_bench.losses.dpo.__file__).read_text(encoding="utf-8")
+    read_text = Path.read_text
+
+    def edited(path: Path, *arguments: Any, **named: Any) -> str:
+        if path.name != "dpo.py":
+            return read_text(path, *arguments, **named)
+        assert "F.logsigmoid(chosen_rewards - rejected_rewards)" in source
+        return source.replace("F.logsigmoid(chosen_rewards - rejected_rewards)", "F.logsigmoid(chosen_rewards)")
+
+    monkeypatch.setattr(Path, "read_text", edited)
+    changed = describe(make("loss=dpo"))[0].fingerprints
+    assert changed["align"] != first["align"]
+    assert changed["reference"] == first["reference"]
 
 
 @pytest.mark.parametrize("tracking", [[], ["tracking=offline"]], ids=["untracked", "tracked"])

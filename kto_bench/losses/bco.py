@@ -36,7 +36,7 @@ class BCO(Prospect):
     for feedback whose classes come from different prompts. lambda_D and lambda_U are trl's settings, 1 in the paper.
 
     As a value of gains it is the concave log sigma; see ``KTOConcave`` for its slope. Statistics: those of
-    ``Prospect``, and ``rewards/mean``, r of every example, whose mean over all examples so far is the next delta.
+    ``Prospect``, and ``rewards/mean``, r of every example of a class with weight, whose mean so far is the next delta.
     """
 
     tracked: ClassVar[tuple[str, ...]] = (_REWARDS,)
@@ -54,8 +54,8 @@ class BCO(Prospect):
         """Losses of n completions; ``desirable`` is (n,) bool, ``reference_point`` the scalar delta / beta in nats."""
         output = super().__call__(completions, desirable, reference_point)
         rewards, _ = output.statistics["rewards/desirable"]
-        every = torch.ones_like(desirable)
-        return replace(output, statistics={**output.statistics, _REWARDS: (rewards, every)})
+        counted = torch.where(desirable, self.desirable_weight > 0, self.undesirable_weight > 0)
+        return replace(output, statistics={**output.statistics, _REWARDS: (rewards, counted)})
 
     def reference_point(self, mismatched: Completions | None, past: Mapping[str, float]) -> ReferencePoint:
         """delta / beta in nats, from the mean reward of all earlier examples. Logged as ``delta``, in units of r."""

@@ -30,7 +30,8 @@ class KTOKahnemanTversky(KTO):
     The power's slope is infinite at 0, which is where training starts. Within epsilon of 0, v is therefore linear: it
     is continuous at epsilon, where its slope falls from epsilon^(alpha - 1) by the factor alpha, so v stays concave in
     gains and convex in losses, and the kink at 0 keeps the ratio lambda. At 0 the slope is that of gains, and losses
-    below 1e-5 count as gains: where policy and reference agree, rounding must not decide between two slopes.
+    below 1e-5 count as gains: where policy and reference agree, rounding must not decide between two slopes (v
+    steps by 2e-5 there).
 
     The largest slope is that of small losses, lambda epsilon^(alpha - 1) (where lambda is below 1, of small gains), so
     with the defaults a small gain has the relative slope 1/2.25. The slope falls so slowly, to 5% at a loss of 2 * 10^8

@@ -31,6 +31,7 @@ class OfflinePPO(Loss):
 
     Where the authors' code differs:
 
+    * It clips the gradients of policy and value head apart. Here they share ``train.max_grad_norm``.
     * The paper gives the clip range 0.25 to 4, taken here; the code's setting is 0.5 to 2.
     * It standardises advantages over the tokens of a batch. Left out: it would tie examples of different micro-batches
       together, and make the loss of an example depend on the others.
@@ -43,7 +44,8 @@ class OfflinePPO(Loss):
     Statistics: ``rewards/*``, the log-ratio of policy and reference in nats, summed over tokens, and ``log_probs/*``,
     for each class; ``clipped``, the share of a completion's tokens whose ratio is out of the range on the side where
     the clipped term is the smaller, so that they have no policy gradient; and ``value_error``, the mean over its tokens
-    of (V - G)^2, which is near 1 for a head that always says 0 and near 0 for one that knows the label.
+    of (V - G)^2: near 0 for a head that knows the label, and for one that always says 0 the mean square of the returns,
+    0.83 with the defaults and 20 tokens, but 0.44 with 100, since they are discounted.
     """
 
     feedback: ClassVar[FeedbackKind] = "binary"

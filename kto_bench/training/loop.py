@@ -160,16 +160,22 @@ class Trainer:
                 raise Preempted(outcome)
 
     def _write_files(self, folder: Path) -> list[Path]:
-        """The files in ``folder`` that training goes on from, besides weights and optimiser."""
+        """The files in ``folder`` that training goes on from, besides weights and optimiser. Raises SaveError."""
         names = [*FILES]
-        if self._loss.tracked:
-            names.append(MEANS)
-            if self._processes.first:
-                self._running.write(folder)
-        if self._loss.sync_every:
-            names.append(SYNCED)
-            if self._processes.first:
-                save_synced(folder, self._reference)
+        problem: OSError | None = None
+        try:
+            if self._loss.tracked:
+                names.append(MEANS)
+                if self._processes.first:
+                    self._running.write(folder)
+            if self._loss.sync_every:
+                names.append(SYNCED)
+                if self._processes.first:
+                    save_synced(folder, self._reference)
+        except OSError as error:
+            problem = error
+        if any(self._processes.any(problem is not None)):  # all of them save, or none
+            raise SaveError(f"{folder} cannot be written to by the first process: {problem}") from problem
         return [folder / name for name in names]
 
     def _gradients(self, number: int, step: Step, offset: int) -> tuple[Metrics, dict[str, float]]:

@@ -26,5 +26,7 @@ class ValueHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(m,) values of (m, width) hidden states, to which no gradient flows: the head learns beside the policy."""
-        values: Tensor = self.layers(hidden.detach()).squeeze(-1)
+        # Frozen weights beneath adapters may be in half precision, which the head's are not.
+        hidden = hidden.detach().to(next(self.parameters()).dtype)
+        values: Tensor = self.layers(hidden).squeeze(-1)
         return values.float()

@@ -17,12 +17,15 @@ from kto_bench.losses.simpo import SimPO
 @pytest.mark.parametrize(
     "weights", [(1.0, 1.0), (1.5, 0.7), (0.0, 1.0), (1.0, 0.0)], ids=lambda weights: f"{weights[0]}:{weights[1]}"
 )
+@pytest.mark.parametrize("empty", [False, True], ids=["", "one empty"])
 @pytest.mark.parametrize("labels", ["110110", "100000", "111111", "000000"])
 @pytest.mark.parametrize("drift", [0.02, -0.02], ids=["kl_above_0", "kl_clamped"])
-def test_kto(labels: str, weights: tuple[float, float], t: int, drift: float, dtype: torch.dtype) -> None:
+def test_kto(labels: str, weights: tuple[float, float], t: int, drift: float, empty: bool, dtype: torch.dtype) -> None:
     from trl.trainer.kto_trainer import KTOTrainer
 
     completions, mismatched = (make_completions(6, t, seed, dtype) for seed in (1, 2))
+    if empty:
+        completions.mask[1] = mismatched.mask[2] = False
     mismatched = Completions(mismatched.policy.detach() + drift, mismatched.mask, mismatched.reference)
     desirable = torch.tensor([label == "1" for label in labels])
     batch = {
@@ -65,10 +68,13 @@ def test_kto(labels: str, weights: tuple[float, float], t: int, drift: float, dt
 @each_dtype
 @pytest.mark.parametrize("t", [8, LONG])
 @pytest.mark.parametrize("beta", [0.01, 0.1, 1.0])
-def test_dpo(beta: float, t: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("empty", [False, True], ids=["", "one empty"])
+def test_dpo(beta: float, t: int, empty: bool, dtype: torch.dtype) -> None:
     from trl.trainer.dpo_trainer import DPOTrainer
 
     chosen, rejected = (make_completions(5, t, seed, dtype) for seed in (1, 2))
+    if empty:
+        chosen.mask[1] = rejected.mask[2] = False
     both = Completions(torch.cat([chosen.policy, rejected.policy]), torch.cat([chosen.mask, rejected.mask]))
     batch = {
         **inputs("", both),
@@ -105,18 +111,21 @@ def test_dpo(beta: float, t: int, dtype: torch.dtype) -> None:
 
 @each_dtype
 @pytest.mark.parametrize("t", [8, LONG])
+@pytest.mark.parametrize("empty", [False, True], ids=["", "one empty"])
 @pytest.mark.parametrize(("beta", "gamma_over_beta"), [(2.0, 0.5), (2.5, 0.1), (10.0, 0.3), (2.0, 0.0)])
 def test_simpo(
-    beta: float, gamma_over_beta: float, t: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    beta: float, gamma_over_beta: float, t: int, empty: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     from trl.experimental.cpo.cpo_trainer import CPOTrainer
 
     chosen, rejected = (make_completions(5, t, seed, dtype) for seed in (1, 2))
+    if empty:  # its mean is 0 / 0 in TRL, which a stand-in of length 1 spares it
+        chosen.mask[1] = rejected.mask[2] = False
     stand_in = trainer(
         CPOTrainer, loss_type="simpo", beta=beta, simpo_gamma=beta * gamma_over_beta, alpha=0.0, label_smoothing=0.0
     )
-    averages = [c.policy_log_prob / c.lengths for c in (chosen, rejected)]
+    averages = [c.policy_log_prob / c.lengths.clamp(min=1) for c in (chosen, rejected)]
     theirs, chosen_rewards, rejected_rewards = CPOTrainer.cpo_loss(stand_in, *averages)
 
     output = SimPO(beta=beta, gamma_over_beta=gamma_over_beta)(chosen, rejected)

@@ -103,7 +103,7 @@ def test_200_fuzzed_steps(name: str, start: str, starts: Path, tmp_path: Path) -
     tokenizer, model = load_tokenizer(starts / start), load_policy(starts / start)
     if loss.control_tokens:
         controls.add_to_tokenizer(tokenizer, loss.control_tokens)
-        controls.add_to_model(model, tokenizer, loss.control_tokens)
+        controls.add_to_model(model, tokenizer, loss.control_tokens, seed=0)
     data = fuzzed_data(tokenizer, random)
     steps = fuzzed_steps(data, loss, random)
     if loss.control_tokens:

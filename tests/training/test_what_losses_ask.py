@@ -15,19 +15,26 @@ from family import loss_of
 from small_run import MakeConfig
 from tiny import ARCHITECTURES, tiny_model, tiny_tokenizer
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from kto_bench.component import ConfigError
-from kto_bench.feedback.batches import desirable_of
+from kto_bench.feedback.batches import desirable_of, schedule, units_of
 from kto_bench.feedback.tokens import Encoder, tokenise
 from kto_bench.feedback.types import Binary, Feedback
 from kto_bench.losses import Completions, Loss, Output
 from kto_bench.models import load_policy, load_tokenizer, save_policy
 from kto_bench.preemption import Preemption
+from kto_bench.run import describe, execute
 from kto_bench.screen import Screen
 from kto_bench.stages import Stages, Watch
 from kto_bench.store import Store
 from kto_bench.training import controls
+from kto_bench.training.carried import Cached, save_synced
+from kto_bench.training.config import LoraSettings, TrainConfig
 from kto_bench.training.logprobs import Scorer
+from kto_bench.training.loop import Safety, Trainer
+from kto_bench.training.lora import add_adapter
+from kto_bench.training.saves import Saves
 
 # ---- a reference that is synced with the policy
 
@@ -155,13 +162,14 @@ CONTROLS = ("<|good|>", "<|bad|>")
 
 @pytest.mark.parametrize("spare_rows", [0, 8])
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, "tied"])
-def test_control_tokens_get_the_mean_of_the_rows(architecture: str, spare_rows: int, tmp_path: Path) -> None:
+def test_control_tokens_get_rows_like_the_others(architecture: str, spare_rows: int, tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     size = len(tokenizer) + spare_rows
     model = tiny_model("gemma2" if architecture == "tied" else architecture, size)
     before = model.get_output_embeddings().weight[:size].clone()
     controls.add_to_tokenizer(tokenizer, CONTROLS)
-    controls.add_to_model(model, tokenizer, CONTROLS)
+    inputs = model.get_input_embeddings().weight[:size].clone()
+    controls.add_to_model(model, tokenizer, CONTROLS, seed=5)
     ids = tokenizer.convert_tokens_to_ids(list(CONTROLS))
     assert ids == [64, 65]
     save_policy(tmp_path, model, tokenizer)
@@ -171,11 +179,19 @@ def test_control_tokens_get_the_mean_of_the_rows(architecture: str, spare_rows: 
     assert len(weight) == saved.config.vocab_size == max(66, size)
     others = [row for row in range(size) if row not in ids]
     torch.testing.assert_close(weight[others], before[others])
+    given = saved.get_input_embeddings().weight
+    tied = given.data_ptr() == weight.data_ptr()
+    assert tied == saved.config.tie_word_embeddings
     for row in ids:
-        torch.testing.assert_close(weight[row], before[others].mean(0))
-        torch.testing.assert_close(
-            saved.get_input_embeddings().weight[row], saved.get_input_embeddings().weight[others].mean(0)
-        )
+        assert torch.allclose(weight[row], before[others].mean(0)) != tied
+        away = (given[row] - inputs[others].mean(0)) / inputs[others].std(0)
+        assert 0.6 < away.square().mean() < 1.6, "drawn like the others"
+    assert not torch.allclose(given[ids[0]], given[ids[1]])
+    again = given[ids].clone()
+    controls.add_to_tokenizer(loaded, CONTROLS)
+    controls.add_to_model(saved, loaded, CONTROLS, seed=6)
+    assert torch.equal(saved.get_input_embeddings().weight[ids], again), "a second training goes on with them"
+    assert loaded.chat_template == tokenizer.chat_template
     assert saved(torch.tensor([[1, *ids, 9]])).logits.isfinite().all()
 
 
@@ -228,6 +244,64 @@ def test_a_checkpoint_trained_with_control_tokens_asks_for_the_desirable(make: M
     assert rows(folder / "metrics.jsonl")[-1]["loss"] < rows(folder / "metrics.jsonl")[0]["loss"]
 
 
+@pytest.mark.parametrize("known", ["w1", "</s>"])
+def test_a_token_with_another_meaning_is_refused(known: str) -> None:
+    tokenizer = tiny_tokenizer()
+    with pytest.raises(ConfigError, match=f"'{known}' is in the tokenizer's vocabulary"):
+        controls.add_to_tokenizer(tokenizer, ("<|good|>", known))
+    assert "<|good|>" not in tokenizer.get_vocab()
+
+
+def test_several_templates_are_refused() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = {"default": "{{ 'a' }}", "tools": "{{ 'b' }}"}
+    with pytest.raises(ConfigError, match="several templates"):
+        controls.add_to_tokenizer(tokenizer, CONTROLS)
+
+
+def test_a_head_with_a_bias_makes_new_tokens_no_likelier() -> None:
+    """GPT-J's head has one; a bias of 0 among those of -3 would make a control token the likeliest output."""
+    tokenizer = tiny_tokenizer()
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("gptj", vocab_size=64, n_embd=32, n_layer=1, n_head=4, rotary_dim=8)
+    )
+    torch.nn.init.constant_(model.get_output_embeddings().bias, -3.0)
+    controls.add_to_tokenizer(tokenizer, CONTROLS)
+    controls.add_to_model(model, tokenizer, CONTROLS, seed=0)
+    probabilities = model(torch.tensor([[1, 9, 12]])).logits.softmax(-1)[0, -1]
+    assert (probabilities[64:] < 2 / 66).all()
+
+
+def test_the_policy_learns_to_tell_the_tokens_apart(tmp_path: Path) -> None:
+    """After training, what people liked is likelier after the one, what they did not after the other."""
+    tokenizer, model, loss = tiny_tokenizer(), tiny_model(), loss_of("csft")
+    controls.add_to_tokenizer(tokenizer, CONTROLS)
+    controls.add_to_model(model, tokenizer, CONTROLS, seed=0)
+    encoder = Encoder(tokenizer, 8, 8)
+    rows_ = [
+        Binary(f"{number}{label}", [{"role": "user", "content": f"w{number}"}], "w30 w31" if label else "w40", label)
+        for number in range(8)
+        for label in (True, False)
+    ]
+    data = controls.conditioned(tokenise(Feedback("binary", rows_), encoder), tokenizer, CONTROLS)
+    steps = schedule(
+        units_of(data, "binary"), data.prompt_of, completions_per_step=16, epochs=1, steps=60, seed=0, mismatched=False
+    )
+    config = TrainConfig(learning_rate=3e-3, completions_per_step=16)
+    Trainer(model, 0, data, loss, config, Cached()).run(steps, tmp_path, lambda metrics, timing: None)
+    good, bad = tokenizer.convert_tokens_to_ids(list(CONTROLS))
+
+    def gain(text: str) -> float:
+        """How much likelier after the first token, in nats."""
+        prompt, completion = encoder.prompt([{"role": "user", "content": "w20"}]), encoder.completion(text)
+        assert prompt[-1] == good
+        log_probs, _ = Scorer(model, 0)([prompt, [*prompt[:-1], bad]], [completion, completion])
+        return float((log_probs[0] - log_probs[1]).sum())
+
+    assert gain("w30 w31") > 1
+    assert gain("w40") < -1
+
+
 def test_control_tokens_with_adapters_are_refused(make: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"train\.lora: 'csft' adds control tokens"):
         make("loss=csft", "train.lora={rank: 2}")
@@ -243,6 +317,47 @@ def test_warnings_are_told_and_kept(make: MakeConfig, capsys: pytest.CaptureFixt
     (kept,) = json.loads((folder / "data.json").read_text())["warnings"]
     assert "1 to 1.5" in kept
     assert "warning:" in capsys.readouterr().err
+
+
+def test_warnings_are_in_the_record_of_a_run_that_diverged(make: MakeConfig) -> None:
+    config = make("loss=kto", "loss.desirable_weight=4", "train.learning_rate=1e38", "train.schedule=constant")
+    assert execute(config) == "failed"
+    status = json.loads((describe(config)[1].folder / "status.json").read_text())
+    assert "TrainingDivergedError" in status["traceback"]
+    assert "warning: desirable_weight" in status["traceback"]
+
+
+class FullDisk:
+    """Fails at the second save, as a disk does that has filled up."""
+
+    def __init__(self) -> None:
+        self.saves = 0
+
+    def __call__(self, folder: Path, cached: Any) -> None:
+        self.saves += 1
+        if self.saves == 2:
+            raise OSError(28, "No space left on device")
+        save_synced(folder, cached)
+
+
+def test_a_full_disk_does_not_stop_a_synced_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kto_bench.training.loop.save_synced", FullDisk())
+    job, said = Job(tmp_path, loss_of("humanline_dpo"), steps=4), []
+    safety = Safety(Saves(tmp_path / "saves", said.append), Preemption(), said.append)
+    assert len(job.train("run", safety, save_minutes=1e-9).metrics) == 4
+    assert len(said) == 1
+    assert "step 2 of 4 was not saved" in said[0]
+    assert "No space left" in said[0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_value_head_beside_weights_in_half_precision(precision: str, tmp_path: Path) -> None:
+    policy = add_adapter(tiny_model().bfloat16(), LoraSettings(rank=2), seed=0).get_base_model()
+    scorer = Scorer(policy, 0, precision=precision, value_head_seed=0)
+    log_probs, _, values = scorer([[1, 9]], [[10, 11]])
+    assert values.dtype == log_probs.dtype == torch.float32
+    values.sum().backward()
+    assert scorer.value_head.layers[-1].bias.grad is not None
 
 
 def test_a_reference_point_without_a_reference_trains(tmp_path: Path) -> None:
