@@ -28,12 +28,13 @@ COLUMNS: dict[str, list[tuple[tuple[str, ...], str | None]]] = {
     ],
     "Reward margin": [(("rewards/margin",), None)],
     "KL estimate": [(("kl_raw",), BAD), (("kl",), None)],
+    "Saturated": [(("saturated/desirable",), GOOD), (("saturated/undesirable",), BAD)],
 }
 
 
 def draw(sweep: Sweep) -> Drawing:
-    """Rows: settings and losses; columns: loss, rewards, margin, KL. Runs that did not finish are drawn as far as
-    they got."""
+    """Rows: settings and losses; columns: loss, rewards, margin, KL, saturated examples. Runs that did not finish are
+    drawn as far as they got, and a column that no run has logged is left out."""
     table = sweep.training
     if table.empty:
         raise NoDataError("no run has training metrics (runs without alignment have none)")
@@ -42,12 +43,13 @@ def draw(sweep: Sweep) -> Drawing:
         table.groupby(["setting", "method"]), key=lambda item: (item[0][0], style.loss_order(str(item[0][1])))
     )
     starts = sorted(table["start"].unique(), key=style.start_order)
+    columns = {title: curves for title, curves in COLUMNS.items() if any(_metric(table, names) for names, _ in curves)}
     window = max(1, int(table.groupby("run")["step"].count().max()) // 40)
     with style.settings():
         figure = style.figure(height=ROW_HEIGHT * len(groups) + 0.75)
-        axes = figure.subplots(len(groups), len(COLUMNS), squeeze=False, sharex=True)
+        axes = figure.subplots(len(groups), len(columns), squeeze=False, sharex=True)
         for line, ((setting, method), rows) in enumerate(groups):
-            for axis, (title, curves) in zip(axes[line], COLUMNS.items(), strict=True):
+            for axis, (title, curves) in zip(axes[line], columns.items(), strict=True):
                 _panel(axis, rows, curves, style.colour(str(method)), window)
                 if line == 0:
                     axis.set_title(title)
@@ -70,7 +72,8 @@ def draw(sweep: Sweep) -> Drawing:
     caption = (
         "Training, by loss (rows) and start (line style): mean over the seeds that got furthest, thin lines are the "
         f"seeds.{smoothing} Rewards are as each loss defines them and every panel has its own axis, so heights compare "
-        "within a panel only. KL estimate: grey is the raw value, coloured the clamped one that enters the loss. n = "
+        "within a panel only. KL estimate: grey is the raw value, coloured the clamped one that enters the loss. "
+        "Saturated: share of examples at which the slope of the value is below 5% of its maximum. n = "
         f"{len(runs)} runs, {runs.nunique()} seeds."
     )
     return Drawing(figure, caption)
@@ -81,7 +84,7 @@ def _panel(
 ) -> None:
     drawn = False
     for names, own_colour in curves:
-        metric = next((name for name in names if name in rows and rows[name].notna().any()), None)
+        metric = _metric(rows, names)
         if metric is not None:
             drawn = True
             for start, values, whole in _by_start(rows, metric, window):
@@ -94,6 +97,11 @@ def _panel(
         axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", va="center", color="#777777")
         axis.set_yticks([])
         axis.grid(visible=False)
+
+
+def _metric(rows: pd.DataFrame, names: tuple[str, ...]) -> str | None:
+    """The first of ``names`` that was logged."""
+    return next((name for name in names if name in rows and rows[name].notna().any()), None)
 
 
 def _with_margin(table: pd.DataFrame) -> pd.DataFrame:

@@ -67,7 +67,7 @@ def test_help_shows_commands_choices_and_fields(folder: Path) -> None:
     assert done.returncode == 0
     for text in (
         "kto-bench -m +sweeps=quickstart",
-        "loss: dpo, kto",
+        "loss: apo_down, apo_zero",
         "sweeps: quickstart",
         "learning_rate:",
         "Exit status",

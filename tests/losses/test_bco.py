@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_values_derived_by_hand() -> None:
         ("value=delta / self.beta", "value=delta"),
         ('{"delta": delta}', '{"delta": delta / self.beta}'),
         ("past.get(_REWARDS, 0.0)", "0.0"),
-        ("every = torch.ones_like(desirable)", "every = desirable"),
+        ("desirable, self.desirable_weight > 0, self.undesirable_weight > 0)", "desirable, False, True)"),
     ],
 )
 def test_values_notice_a_wrong_loss(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,3 +127,12 @@ def test_adding_a_constant_to_rewards_and_their_mean_changes_nothing(past: float
     torch.testing.assert_close(
         loss(shifted, desirable, after).losses, loss(completions, desirable, before).losses, rtol=0, atol=1e-9
     )
+
+
+def test_a_class_without_weight_does_not_move_delta() -> None:
+    """Though its log-ratio is infinite: the loss, its gradient and the next delta are those of the other class."""
+    batch = completions([[-1], [-math.inf]], [[-3], [-1]])
+    desirable = torch.tensor([True, False])
+    rewards, applies = BCO(beta=0.1, undesirable_weight=0)(batch, desirable, None).statistics["rewards/mean"]
+    assert applies.tolist() == [True, False]
+    assert rewards[applies].tolist() == pytest.approx([0.2])
