@@ -159,6 +159,7 @@ MUTATIONS: list[tuple[type, str, str, str]] = [
     (DPO, "no reference", "rejected.log_ratio", "rejected.policy_log_prob"),
     (DPO, "mean for sum", "chosen.log_ratio", "chosen.log_ratio / chosen.lengths"),
     (SimPO, "no length normalisation", "chosen.mean_log_prob", "chosen.policy_log_prob"),
+    (SimPO, "sign", "F.logsigmoid(chosen_rewards - rejected_rewards", "F.logsigmoid(rejected_rewards - chosen_rewards"),
     (SimPO, "sign of gamma", "- gamma)", "+ gamma)"),
     (SimPO, "gamma without beta", "self.beta * self.gamma_over_beta", "self.gamma_over_beta"),
     (SimPO, "no beta", "self.beta * rejected", "rejected"),
