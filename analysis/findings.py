@@ -10,10 +10,12 @@ from typing import Any
 import pandas as pd
 
 from analysis import style, text
+from analysis.budget_table import matched
 from analysis.estimates import CELL, Cell, cells, differences, rows_of, sample_size
 from analysis.guards_table import warnings
 from analysis.registry import NoDataError
 from analysis.summary_table import gains
+from analysis.trials import trials_of
 from analysis.win_rate import win_rates
 from kto_bench.results import KEYS, Sweep
 
@@ -65,7 +67,24 @@ def _scope(sweep: Sweep) -> list[str]:
             "paired by seed and prompt, with 95% intervals; p-values are adjusted by Holm's method for all "
             "comparisons of the same question."
         )
+    if len(sweep.budgets):
+        sentences.append(matched(sweep))
+    if sweep.trials:
+        sentences.append(_tuning(sweep))
     return sentences
+
+
+def _tuning(sweep: Sweep) -> str:
+    trials = trials_of(sweep)
+    counts = sorted({len(one.records) for one in trials})
+    settings = f"{counts[0]} trials" if len(counts) == 1 else f"between {counts[0]} and {counts[-1]} trials"
+    waiting = sum(one.chosen is None for one in trials)
+    left = f" {_count(waiting, 'cell')} {'have' if waiting > 1 else 'has'} no winner yet." if waiting else ""
+    return (
+        f"Every loss was tuned with {settings} from its own space on one seed, and chosen by its "
+        f"{trials[0].score_name.removesuffix(' (%)')} on validation prompts; all comparisons here are of the winners, "
+        f"on other seeds and other prompts (see “Tuning”).{left}"
+    )
 
 
 def _compare(question: str, rows: pd.DataFrame, describe: Callable[[Cell, Cell], tuple[str, str, str]]) -> Finding:

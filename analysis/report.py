@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis import page
 from analysis.estimates import rows_of
 from analysis.findings import findings
@@ -58,7 +60,8 @@ def build(sweep: Sweep, out: Path, progress: page.Progress = lambda message: Non
 
 def _problems(sweep: Sweep) -> list[dict[str, str]]:
     """Runs that failed, were preempted or skipped, or could not be read, with all that is known about why."""
-    rows = sweep.runs[~sweep.runs["state"].isin(["done", "running"])]
+    runs = pd.concat([sweep.runs, sweep.tuning.runs])
+    rows = runs[~runs["state"].isin(["done", "running"])]
     problems = []
     for row in rows_of(rows):
         trace = row["traceback"]

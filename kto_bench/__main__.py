@@ -20,6 +20,7 @@ from kto_bench.component import USAGE_ERROR, ConfigError
 from kto_bench.feedback.types import FeedbackError
 from kto_bench.machines import check_machines
 from kto_bench.preemption import EXIT_STATUS, Preempted, Preemption, of_worker
+from kto_bench.requeue import in_a_slurm_job, requeue
 
 if TYPE_CHECKING:
     from kto_bench.config import Config
@@ -30,32 +31,58 @@ CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "conf"
 @hydra.main(version_base="1.3", config_path=str(CONFIG_FOLDER), config_name="config")
 def entry(node: DictConfig) -> None:
     """One run. In a multirun every cell comes through here, in this process or in a worker."""
+    from kto_bench.cell import run_cell
     from kto_bench.config import resolve
     from kto_bench.run import execute
     from kto_bench.tracking import check_tracking
 
+    multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         config = resolve(node)
         check_tracking(config.tracking)
         check_machines(config.train.nodes)
     except (ConfigError, FeedbackError) as error:
+        if multirun and node.get("refused") == "skip":
+            return  # the ledger has recorded it
         _refuse(str(error))
-    if multiprocessing.current_process().name != "MainProcess":
-        _execute_as_worker(config)
-    # In a multirun the ledger reads the records of all cells at the end and sets the exit status.
-    elif execute(config) == "failed" and HydraConfig.get().mode == RunMode.RUN:
+    if multirun:
+        _cell(config)
+        return
+    minutes = config.run.timeout_minutes
+    state = execute(config) if minutes is None else run_cell(config, minutes)
+    if state == "preempted":
+        raise Preempted
+    if state == "failed":
         raise SystemExit(1)
 
 
-def _execute_as_worker(config: Config) -> None:
-    """Do a cell, unless this worker was preempted. Does not raise: joblib would kill the others while they save."""
-    from kto_bench.run import execute
+def _cell(config: Config) -> None:
+    """Do a cell in a process of its own. The ledger reads the records at the end and sets the exit status."""
+    from kto_bench.cell import run_cell
+    from kto_bench.run import describe
+    from kto_bench.screen import Screen
 
-    preemption = of_worker()
+    described, record = describe(config)
+    state = record.state()
+    if state == "failed" and config.run.retry == "none":
+        Screen(described.name).say("failed before and left alone; retry=failed runs it again")
+        return
+    if state == "done":
+        Screen(described.name).say("already done")
+        return
+    worker = multiprocessing.current_process().name != "MainProcess"
+    preemption = of_worker() if worker else Preemption()
+    if preemption.requested:
+        return
     try:
-        if not preemption.requested:
-            execute(config)
+        if run_cell(config, config.run.timeout_minutes) == "preempted":
+            raise Preempted
     except Preempted:
+        requeue()
+        # Not raised in a worker, since joblib would kill the others while they save; nor in a job that was cancelled,
+        # of which the launcher would never hear.
+        if not worker and not in_a_slurm_job():
+            raise
         preemption.requested = True
 
 
@@ -63,6 +90,9 @@ def main() -> None:
     """``kto-bench``: complaints about the configuration are one readable message and exit status 2."""
     # A user's own losses, judges and sources lie where the command is typed; workers inherit the path.
     sys.path.append(str(Path.cwd()))
+    if "--plan" in sys.argv[1:]:
+        sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--plan"]
+        sys.argv.append("hydra.callbacks.ledger.only_plan=true")
     # Hydra would print its own errors with advice about stack traces; with this it hands them to us.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

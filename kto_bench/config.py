@@ -19,13 +19,15 @@ from kto_bench.component import Component, ConfigError, build, validate
 from kto_bench.evaluation.benchmarks import Benchmarks
 from kto_bench.evaluation.generation import Generation
 from kto_bench.evaluation.judges import Judge
-from kto_bench.evaluation.prompts import PromptSource
+from kto_bench.evaluation.prompts import PromptSource, Split
 from kto_bench.feedback.conversions import can_serve
+from kto_bench.feedback.selection import trained_kind
 from kto_bench.feedback.types import FeedbackSource
 from kto_bench.losses import Loss
 from kto_bench.models import ModelSource
 from kto_bench.record import LOSS_REPORT
-from kto_bench.training.config import TrainConfig
+from kto_bench.training.config import Budget, TrainConfig
+from kto_bench.tuning.spaces import Space, Tune
 
 
 class StartConfig(Component):
@@ -52,6 +54,7 @@ class EvaluationConfig(Component):
     generation: Generation = Generation()
     judge: Any = None
     benchmarks: Benchmarks | None = None
+    split: Split = Field("all", description="of the prompts: all; or one of two parts that share none, if tuned")
 
     @field_validator("prompts")
     @classmethod
@@ -65,13 +68,39 @@ class EvaluationConfig(Component):
         return build(node, Judge, "evaluation.judge") if chosen else None
 
 
+class SeedsConfig(Component):
+    """Seeds of single axes; an axis without one has the run's. What hangs on which is told in ``kto_bench.seeds``."""
+
+    initialisation: int | None = Field(None, ge=0)
+    data_order: int | None = Field(None, ge=0)
+    sampling: int | None = Field(None, ge=0)
+
+
 class RunSettings(Component):
-    """What is not in a group: the seed and where things go."""
+    """What is not in a group: seeds, where things go, and what a sweep does with its cells."""
 
     seed: int = Field(ge=0, description="one number; every random stream is derived from it by name")
+    seeds: SeedsConfig = SeedsConfig()
     sweep: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="folder under results/, group in W&B")
     artifacts: Path
     results: Path
+    retry: Literal["none", "failed"] = Field(
+        "none", description="'failed' runs what failed once more when a sweep is relaunched"
+    )
+    refused: Literal["stop", "skip"] = Field(
+        "stop", description="'skip' records the cells that cannot be run as skipped, with why, and runs the others"
+    )
+    timeout_minutes: float | None = Field(
+        None, gt=0, description="a cell of a multirun that takes longer is killed and recorded as failed"
+    )
+
+    budget: Budget | None = Field(
+        None, description="what all losses get alike, instead of train.epochs and train.steps"
+    )
+    tune: Tune | None = Field(None, description="how a multirun is tuned; a single run is not changed by it")
+    space: dict[str, Space] = Field({}, description="what may be tuned of the loss; comes with it")
+    role: Literal["trial", "final"] | None = Field(None, description="of a cell in a tuned multirun; set by it")
+    trial: int | None = Field(None, ge=0, description="the number of the trial, or of the one that won; set likewise")
 
     @field_validator("sweep")
     @classmethod
@@ -81,6 +110,7 @@ class RunSettings(Component):
         return name
 
 
+Axis = Literal["initialisation", "data_order", "sampling"]
 GROUPS = ("model", "feedback", "start", "loss", "train", "evaluation", "tracking")
 
 
@@ -108,7 +138,13 @@ class Config:
             "model": self.model.name,
             "feedback": self.feedback.name,
             "seed": self.run.seed,
+            **({"role": self.run.role, "trial": self.run.trial} if self.run.role else {}),
         }
+
+    def seed(self, axis: Axis) -> int:
+        """The seed of one axis."""
+        own: int | None = getattr(self.run.seeds, axis)
+        return self.run.seed if own is None else own
 
 
 def resolve(node: DictConfig | Mapping[str, Any]) -> Config:
@@ -159,7 +195,18 @@ def _check(config: Config) -> None:
             "per machine does the whole run; choose the same number for both"
         )
     available = config.feedback.kind()
+    if config.feedback.selects and available == "demonstrations":
+        raise ConfigError(
+            "feedback.keep_desirable, keep_undesirable, one_completion_per_prompt: demonstrations have no undesirable "
+            "side; leave these fields alone, or choose feedback that is paired or binary"
+        )
     if loss is not None:
+        if config.feedback.selects and not can_serve(trained_kind(config.feedback), loss.feedback):
+            raise ConfigError(
+                f"feedback.keep_desirable, keep_undesirable, one_completion_per_prompt: {config.feedback.selection} "
+                f"takes pairs apart, and {config.loss_name!r} needs {loss.feedback} feedback; choose a loss for binary "
+                "feedback, or leave these fields at 1, 1 and false"
+            )
         if not can_serve(available, loss.feedback):
             raise ConfigError(
                 f"loss: {config.loss_name!r} needs {loss.feedback} feedback, and feedback={config.feedback.name} is "
@@ -189,6 +236,7 @@ def _check(config: Config) -> None:
                 f"train.completions_per_step: {train.completions_per_step} is too small: the reference point of "
                 f"{config.loss_name} is estimated from at least 2 completions of different prompts"
             )
+    _check_role(config)
     prompts = config.evaluation.prompts
     if prompts is not None and prompts.uses_heldout and config.feedback.heldout_fraction == 0:
         raise ConfigError(
@@ -198,6 +246,24 @@ def _check(config: Config) -> None:
         raise ConfigError("evaluation.judge: needs completions to judge; give evaluation.prompts, or set it to null")
     if config.evaluation.benchmarks is not None:
         config.evaluation.benchmarks.check()
+
+
+def _check_role(config: Config) -> None:
+    """Refuse a trial that would see what the winners are tested on, and winners that are tested on what chose them."""
+    role, evaluation = config.run.role, config.evaluation
+    wanted = {"trial": "validation", "final": "test", None: evaluation.split}[role]
+    if evaluation.split != wanted:
+        raise ConfigError(
+            f"evaluation.split: {evaluation.split!r} is not allowed for role={role}: choose {wanted!r}, so that "
+            "settings are chosen on other prompts than they are tested on"
+        )
+    if role == "trial" and evaluation.benchmarks is not None:
+        raise ConfigError("evaluation.benchmarks: a trial must not see a test; choose null for role=trial")
+    if role is not None and evaluation.judge is None:
+        raise ConfigError(
+            "evaluation.judge: tuning chooses settings by what a judge says of completions; give evaluation.prompts "
+            "and evaluation.judge"
+        )
 
 
 def _check_trainings(model: ModelSource, trainings: Mapping[str, TrainConfig]) -> None:

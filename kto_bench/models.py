@@ -220,6 +220,21 @@ def positions_of(folder: Path) -> int | None:
     return getattr(AutoConfig.from_pretrained(path, revision=revision), "max_position_embeddings", None)
 
 
+def parameters_of(folder: Path) -> int:
+    """How many parameters the model of an artifact has without those of its embeddings, at its input and output.
+
+    Counted without reading the weights.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path, revision = _weights_of(folder)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path, revision=revision))
+    embeddings = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part}
+    return sum(weight.numel() for weight in model.parameters() if id(weight) not in embeddings)
+
+
 def pad_id_of(tokenizer: Any) -> int:
     """The id to pad with: the tokenizer's own, or its end token (padding is masked everywhere)."""
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -1,4 +1,8 @@
-"""SIGTERM, by which a cluster takes a machine back: what is at work is told, saves, and ends as ``preempted``."""
+"""The signals by which a cluster takes a machine back: what is at work is told, saves, and ends as ``preempted``.
+
+SIGTERM is everybody's. SIGUSR2 is what Slurm sends to the jobs of submitit before their time is over or on preemption.
+Slurm sends either of them to every process of the job, not to the first one only.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +19,36 @@ EXIT_STATUS = 128 + signal.SIGTERM
 """Exit status of a command that was preempted: 143, what a shell reports of a process that SIGTERM ended."""
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+
+
 class Preempted(BaseException):
-    """SIGTERM arrived. Not an Exception, so that nothing that forgives errors swallows it."""
+    """One of the signals arrived. Not an Exception, so that nothing that forgives errors swallows it."""
 
     def __init__(self, message: str = "SIGTERM; the same command goes on from the last save") -> None:
         super().__init__(message)
 
 
 class Preemption:
-    """A context manager that turns SIGTERM into ``Preempted``, raised at once or, while ``deferred``, by whoever looks.
+    """A context manager that turns the signals into ``Preempted``, raised at once or, ``deferred``, by whoever looks.
 
-    Outside the main thread, where Python allows no handler, it does nothing. Contexts nest: the inner one is told.
-    Once told, further SIGTERMs change nothing, since clusters and launchers both send them, and cleaning up must end.
+    Outside the main thread, where Python allows no handler, it does nothing. Contexts nest: the inner one is told. Once
+    told, further signals change nothing, since clusters and launchers both send them, and cleaning up must end.
     """
 
     def __init__(self, *, workers: bool = False) -> None:
-        """With ``workers``, SIGTERM goes on to child processes of ``multiprocessing`` if there are any.
+        """With ``workers``, child processes of ``multiprocessing`` get SIGTERM, if there are any.
 
         It is not raised here then: the children save and end first.
         """
         self.requested = False
         self._workers, self._depth, self._raised, self._installed = workers, 0, False, False
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._told = signal.SIGTERM
 
     def __enter__(self) -> Preemption:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._on_signal)
+            self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
             self._installed = True
         return self
 
@@ -48,13 +56,14 @@ class Preemption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._installed:
-            # None: a handler that was not installed from Python, and cannot be given back.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL if self._before is None else self._before)
+            for number, before in self._before.items():
+                # None: a handler that was not installed from Python, and cannot be given back.
+                signal.signal(number, signal.SIG_DFL if before is None else before)
             self._installed = False
 
     @contextmanager
     def deferred(self, *, raises: bool = True) -> Iterator[None]:
-        """Within, SIGTERM only sets ``requested``; if nobody raised Preempted by the end, it is raised there.
+        """Within, a signal only sets ``requested``; if nobody raised Preempted by the end, it is raised there.
 
         With ``raises=False`` it is not: what was done within is whole, and someone above looks at ``requested``.
         """
@@ -70,15 +79,15 @@ class Preemption:
             self.check()
 
     def check(self) -> None:
-        """Raise Preempted, once, if SIGTERM arrived and this has not been raised yet."""
+        """Raise Preempted, once, if a signal arrived and this has not been raised yet."""
         if self.requested and not self._raised:
             self._raised = True
-            raise Preempted
+            raise Preempted(f"{self._told.name}; the same command goes on from the last save")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             return
-        self.requested = True
+        self.requested, self._told = True, signal.Signals(number)
         children = multiprocessing.active_children() if self._workers else []
         for child in children:
             child.terminate()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,20 @@ from kto_bench.lines import read_lines
 from kto_bench.training.config import RESOURCES
 
 LABELS = ("loss", "start", "model", "feedback", "seed")
+TUNED = ("role", "trial")
+"""Labels that runs of a tuned sweep have as well: trial or final, and the number of the trial, or of the winner."""
 KEYS = ["run", "setting", "start", "method", "seed", "loss", "model", "feedback"]
 """Columns that every table begins with (see ``Sweep``)."""
 PLACES = ("artifacts", "results", "tracking")
 """Parts of a configuration that say where things go, and nothing about the run."""
-SAME_METHOD = ("seed", "sweep", *PLACES)
-"""Parts of a configuration in which runs of the same method may differ."""
+SAME_METHOD = (
+    *("seed", "sweep", "budget", *PLACES),
+    *("tune", "space", "role", "trial"),
+    *("retry", "refused", "timeout_minutes"),
+)
+"""Parts of a configuration in which runs of the same method may differ. A budget is in ``train``, too."""
+NOT_BEGUN = ("pending", "skipped")
+"""States of runs that have nothing to show: they neither replace others nor change how those are called."""
 ROUNDING = (
     *(f"{stage}.{field}" for stage in ("train", "start.train") for field in RESOURCES),
     "evaluation.generation.batch_size",
@@ -60,7 +68,7 @@ class Record:
 
     @property
     def state(self) -> str:
-        """done, failed, preempted, running, skipped, superseded or unreadable."""
+        """pending, running, done, failed, preempted, skipped, superseded or unreadable."""
         return str(self.status.get("state", "unreadable"))
 
     def json(self, name: str) -> dict[str, Any]:
@@ -87,11 +95,14 @@ class Sweep:
 
     ``outcomes``, ``benchmarks``, ``completions`` and ``guards`` hold runs that are done, ``training`` and ``warnings``
     also those that are not yet, ``runs`` all.
+
+    Trials of a tuned sweep are in none of these: they are a sweep of their own, ``tuning``.
     """
 
     name: str
     folder: Path
     records: list[Record]
+    trials: list[Record] = field(default_factory=list)
 
     @classmethod
     def load(cls, name: str, results: str | Path = "results") -> Sweep:
@@ -103,13 +114,20 @@ class Sweep:
         for folder in (root / name, root / "reference" / name):
             records = [Record.read(path) for path in _run_folders(folder)]
             if records:
-                return cls(name, folder, _superseded(records))
+                records = _superseded(records)
+                trials = [record for record in records if record.labels.get("role") == "trial"]
+                return cls(name, folder, [record for record in records if record not in trials], trials)
         sweeps = ", ".join(available(root)) or "none"
         what = "has no runs yet" if (root / name).is_dir() else "does not exist"
         raise RecordError(
             f"sweep {name!r} {what} in {root} or {root / 'reference'}; sweeps that exist there: {sweeps}. "
             f"Name one of them, point --results at another folder, or launch the sweep first."
         )
+
+    @cached_property
+    def tuning(self) -> Sweep:
+        """The trials, in tables like those of the sweep itself."""
+        return Sweep(self.name, self.folder, self.trials)
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -128,7 +146,8 @@ class Sweep:
             }
             for record in self.records
         ]
-        return pd.DataFrame(rows)
+        columns = ["state", "reason", "traceback", "wall_seconds", "started", "finished", "host"]
+        return pd.DataFrame(rows, columns=[*KEYS, *columns])
 
     @cached_property
     def outcomes(self) -> pd.DataFrame:
@@ -153,6 +172,12 @@ class Sweep:
     def guards(self) -> pd.DataFrame:
         """One row per run: the score guards, and ``judge`` with ``judged``, the number of prompts it judged."""
         return self._table(_guards, ["judge", "judged", "n", "mean_tokens", "share_capped", "share_empty"])
+
+    @cached_property
+    def budgets(self) -> pd.DataFrame:
+        """One row per run: updates, completions, tokens and flops that its alignment used, and ``matched``, what all
+        runs of its sweep were given alike ("tokens: 100000", or "" where nothing was)."""
+        return self._table(_budgets, ["updates", "completions", "tokens", "flops", "matched"])
 
     @cached_property
     def warnings(self) -> pd.DataFrame:
@@ -187,7 +212,7 @@ class Sweep:
         varying = [
             label
             for label in sorted({key for record in self.records for key in record.labels})
-            if label not in ("loss", "start", "seed")
+            if label not in ("loss", "start", "seed", *TUNED)
             and len({str(record.labels.get(label)) for record in self.records if record.labels["start"] != "?"}) > 1
         ]
         variants = _variants(self.records)
@@ -233,17 +258,27 @@ def _superseded(records: list[Record]) -> list[Record]:
     identities = {}
     for record in records:
         config = _configuration(record)
-        identities[record.run] = identity = json.dumps([record.labels, config], sort_keys=True)
-        if config and str(record.status.get("started")) >= str(latest.get(identity, record).status.get("started")):
+        identities[record.run] = identity = json.dumps(_identity(record, config), sort_keys=True)
+        begun = config and record.state not in NOT_BEGUN
+        if begun and str(record.status.get("started")) >= str(latest.get(identity, record).status.get("started")):
             latest[identity] = record
     marked = []
     for record in records:
         newer = latest.get(identities[record.run], record)
-        if newer is not record and record.state != "unreadable":
-            reason = f"made with other code, data or batch sizes than {newer.run}, which is later; delete this folder"
+        if newer is not record and record.state not in ("unreadable", *NOT_BEGUN):
+            other = "code, data or batch sizes"
+            if record.labels.get("trial") != newer.labels.get("trial"):
+                other = "settings, which were the best of earlier trials,"
+            reason = f"made with other {other} than {newer.run}, which is later; delete this folder"
             record = replace(record, status={**record.status, "state": "superseded", "reason": reason})
         marked.append(record)
     return marked
+
+
+def _identity(record: Record, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a later run must have in common with this one to take its place."""
+    final = record.labels.get("role") == "final"  # another trial may have won since
+    return [{key: value for key, value in record.labels.items() if not (final and key == "trial")}, config]
 
 
 def _variants(records: list[Record]) -> dict[str, str]:
@@ -251,18 +286,18 @@ def _variants(records: list[Record]) -> dict[str, str]:
 
     A key that differs among the runs of one start is named for all starts, so that methods compare between starts.
     """
-    records = [record for record in records if record.state not in ("unreadable", "superseded")]
+    records = [record for record in records if record.state not in ("unreadable", "superseded", *NOT_BEGUN)]
     configs = {record.run: _configuration(record) for record in records}
     same_labels = defaultdict(list)
     for record in records:
         if configs[record.run]:
-            same_labels[_labels(record, "seed")].append(record)
+            same_labels[_labels(record, "seed", "trial")].append(record)
     differing: dict[str, dict[str, None]] = defaultdict(dict)
     for group in same_labels.values():
         keys = _telling([configs[record.run] for record in group])
-        differing[_labels(group[0], "seed", "start")] |= dict.fromkeys(keys)
+        differing[_labels(group[0], "seed", "start", "trial")] |= dict.fromkeys(keys)
     variants = {
-        record.run: _variant(configs[record.run], list(differing[_labels(record, "seed", "start")]))
+        record.run: _variant(configs[record.run], list(differing[_labels(record, "seed", "start", "trial")]))
         for record in records
     }
     cells = {record.run: (_labels(record), variants[record.run]) for record in records}
@@ -274,11 +309,16 @@ def _variants(records: list[Record]) -> dict[str, str]:
 
 
 def _configuration(record: Record) -> dict[str, Any]:
-    """The flattened configuration without the keys that say nothing about the method."""
+    """The flattened configuration without the keys that say nothing about the method.
+
+    In a tuned sweep these are the values that were tuned, too: the method is the loss, tuned.
+    """
     config = flatten(record.json("config.json"))
     untrained = "loss._target_" in config and config["loss._target_"] is None
     left_out = {*SAME_METHOD, "train"} if untrained else SAME_METHOD
-    return {k: v for k, v in config.items() if k.partition(".")[0] not in left_out and k not in ROUNDING}
+    space = {k.split(".")[1] for k in config if k.startswith("space.")} if "role" in record.labels else set()
+    without = {*ROUNDING, *(f"{part}.{name}" for part in ("train", "loss") for name in space)}
+    return {k: v for k, v in config.items() if k.partition(".")[0] not in left_out and k not in without}
 
 
 def _labels(record: Record, *without: str) -> str:
@@ -343,6 +383,13 @@ def _training(record: Record) -> list[dict[str, Any]]:
 
 def _warnings(record: Record) -> list[dict[str, Any]]:
     return [{"warning": str(warning)} for warning in record.json("data.json").get("warnings") or []]
+
+
+def _budgets(record: Record) -> list[dict[str, Any]]:
+    used = record.json("data.json").get("used")
+    given = record.json("config.json").get("budget") or {}
+    matched = [f"{unit}: {amount}" for unit, amount in given.items() if amount is not None]
+    return [{**used, "matched": ", ".join(matched)}] if used else []
 
 
 def _outcomes(record: Record) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 from kto_bench.config import Config
 from kto_bench.evaluation.guards import score_guards
+from kto_bench.heartbeat import Heartbeat
 from kto_bench.lines import append_line, read_lines
 from kto_bench.machines import machine_rank
 from kto_bench.preemption import Preempted, Preemption
@@ -84,38 +86,53 @@ def execute(config: Config) -> State:
     SIGTERM raises Preempted; the record says so, and what the training saved is there for the next launch.
     """
     described, record = describe(config)
-    settings = config.run
     screen = Screen(described.name)
     if config.train.nodes > 1 and machine_rank() > 0:
         return _help(config, described.name, record)
-    locks = settings.artifacts / "runs"
-    locks.mkdir(parents=True, exist_ok=True)
+    lock = lock_of(config, described)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    before = record.status()
     # Two launches of the same sweep at once: the second waits here and then finds the record done.
-    lock = locks / f"{settings.sweep}-{described.name}.lock"
     with (
         Preemption() as preemption,
         locked(lock, lambda holder: screen.say(f"waiting for {holder} to finish this run")),
     ):
-        if record.state() == "done":
+        state = record.state()
+        if state == "done":
             screen.say("already done")
             return "cached"
-        record.start(described.labels, described.fingerprints, config.plain)
+        if state == "failed" and record.status() != before:
+            screen.say("has just failed in another launch")
+            return "failed"
         try:
-            _run(config, record, screen, preemption)
+            record.start(described.labels, described.fingerprints, config.plain)
+            with Heartbeat(record.folder) as heartbeat:
+                _run(config, record, Screen(described.name, heartbeat), preemption)
+            record.done()
         except Preempted as error:
-            record.preempted(str(error))
+            with suppress(OSError):  # a record that goes on saying "running", without a heartbeat, means the same
+                record.preempted(str(error))
             screen.say(f"preempted: {error}")
             raise
-        except KeyboardInterrupt as error:
-            record.failed(error)
+        except KeyboardInterrupt:  # no fault of the run, either
+            with suppress(OSError):
+                record.preempted("interrupted from the keyboard; the same command goes on")
             raise
         except Exception as error:
-            record.failed(error)
             screen.say(f"FAILED: {type(error).__name__}: {error} (traceback in {record.folder / 'status.json'})")
+            try:
+                record.failed(error)
+            except OSError as trouble:  # a full disk, say
+                screen.say(f"the record cannot be written ({trouble}), so the traceback is here:")
+                screen.say("".join(traceback.format_exception(error)))
             return "failed"
-        record.done()
         screen.say(f"done: {record.folder}")
     return "done"
+
+
+def lock_of(config: Config, described: Plan) -> Path:
+    """The lock that whoever works on the run holds."""
+    return config.run.artifacts / "runs" / f"{config.run.sweep}-{described.name}.lock"
 
 
 def _help(config: Config, name: str, record: Record) -> State:
@@ -139,7 +156,8 @@ def _help(config: Config, name: str, record: Record) -> State:
 def _store(config: Config, screen: Screen) -> Store:
     return Store(
         config.run.artifacts,
-        on_wait=lambda stage, holder: screen.say(f"{stage.name}: waiting for {holder} to finish it"),
+        on_wait=lambda stage, holder: screen.waiting(stage.name, holder),
+        on_damage=lambda stage, damage: screen.say(f"{stage.name}: {damage}"),
     )
 
 
@@ -169,6 +187,8 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
     steps = read_lines(folders["align"] / "timing.jsonl") if "align" in folders else []
     record.write_json("timing.json", {"stages": timing, **({"align": _mean_timing(steps)} if steps else {})})
     data = json.loads((folders["feedback"] / "data.json").read_text(encoding="utf-8"))
+    if "selection" in folders:
+        data["selection"] = json.loads((folders["selection"] / "data.json").read_text(encoding="utf-8"))
     if "sft" in folders:
         data["sft"] = json.loads((folders["sft"] / "data.json").read_text(encoding="utf-8"))
     if "align" in folders:

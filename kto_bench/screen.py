@@ -15,6 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kto_bench.heartbeat import Heartbeat
+
 Advance = Callable[..., None]
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -22,9 +24,9 @@ SECONDS_BETWEEN_LINES = 15.0
 class Screen:
     """Progress of one run."""
 
-    def __init__(self, run: str) -> None:
-        """``run`` is the name that plain lines begin with."""
-        self._run = run
+    def __init__(self, run: str, heartbeat: Heartbeat | None = None) -> None:
+        """``run`` is the name that plain lines begin with; ``heartbeat`` is told what the screen is told."""
+        self._run, self._heartbeat = run, heartbeat
         self._console = Console(stderr=True)
         self._bars = self._console.is_terminal and multiprocessing.current_process().name == "MainProcess"
 
@@ -37,8 +39,16 @@ class Screen:
         """Show progress of one stage. Yields ``advance(done, total, note="")``."""
         started = time.monotonic()
         with self._bar(name) if self._bars else self._lines(name) as advance:
-            yield advance
+            yield advance if self._heartbeat is None else _told(self._heartbeat, name, advance)
+        if self._heartbeat is not None:
+            self._heartbeat.stage(None)
         self.say(f"{name}: done in {time.monotonic() - started:.1f} s")
+
+    def waiting(self, what: str, holder: str) -> None:
+        """Another process is at ``what``, and this one waits for it."""
+        self.say(f"{what}: waiting for {holder} to finish it")
+        if self._heartbeat is not None:
+            self._heartbeat.waiting(what, holder)
 
     @contextmanager
     def _bar(self, name: str) -> Iterator[Advance]:
@@ -61,6 +71,17 @@ class Screen:
                 self.say(f"{name}: {done}/{total} {note}".rstrip())
 
         yield advance
+
+
+def _told(heartbeat: Heartbeat, name: str, advance: Advance) -> Advance:
+    """``advance`` that the heartbeat hears as well."""
+    heartbeat.stage(name)
+
+    def both(done: int, total: int, note: str = "") -> None:
+        heartbeat.progress(done, total, note)
+        advance(done, total, note)
+
+    return both
 
 
 class Remote:

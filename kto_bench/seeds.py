@@ -1,7 +1,23 @@
 """Seeds by axis: one number of the user's, and a stream of its own for everything that is random.
 
-Streams are derived by hashing names, so two losses at the same seed see the same data order, and adding a cell or a
-stream to a sweep changes no other.
+Streams are derived by hashing names, so two losses at the same seed see the same data order, and adding a cell, a value
+of an axis or a stream to a sweep changes no other. Nothing else in a run is random.
+
+| axis                         | streams, and what they decide                                                   |
+| ---------------------------- | ------------------------------------------------------------------------------- |
+| ``seeds.initialisation``     | "initialisation": the weights of a base model made here; "corpus": what it is   |
+|                              | pretrained on; "adapter", "value head" and "control tokens": new weights        |
+| ``seeds.data_order``         | "data order", by epoch: which examples a step sees, and KTO's mismatched pairs  |
+| ``seeds.sampling``           | "generate", by prompt: the completions that are sampled; "benchmark"            |
+| ``feedback.keep_seed``       | "selection": which part of the feedback is kept, where not all of it is         |
+| ``feedback.seed`` (sandbox)  | "completions": the prompts and what is compared; "demonstrations"; "labels", by |
+|                              | kind of feedback: the annotator's noise, so another annotator judges the same   |
+| ``evaluation.prompts.seed``  | (sandbox) "evaluation prompts"                                                  |
+| ``tune.seed``                | "tuning", by loss, parameter and trial: the settings that are tried             |
+
+An axis under ``seeds`` is ``seed`` unless it is given a number of its own. Which prompts are held out, and which of
+them are for validation, is fixed by the prompts alone; a judge sees the two completions in an order that alpaca_eval
+draws by prompt. Neither depends on any seed, so that all runs are asked and judged alike.
 """
 
 from __future__ import annotations

@@ -16,24 +16,27 @@ from typing import Any
 from kto_bench.code import digest_of
 from kto_bench.component import ConfigError, identity_of
 from kto_bench.config import Config
-from kto_bench.feedback.batches import desirable_of, schedule, units_of
+from kto_bench.feedback.batches import Step, desirable_of, schedule, units_of
 from kto_bench.feedback.conversions import as_demonstrations, split_by_prompt
+from kto_bench.feedback.selection import select, trained_kind
 from kto_bench.feedback.tokens import Encoder, TokenisedFeedback, tokenise
 from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_rows
 from kto_bench.lines import read_lines, write_lines
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
-from kto_bench.models import DIGESTS, load_policy, load_tokenizer, pad_id_of, positions_of
+from kto_bench.models import DIGESTS, load_policy, load_tokenizer, pad_id_of, parameters_of, positions_of
 from kto_bench.preemption import Preemption
 from kto_bench.screen import Advance, Remote, Screen
 from kto_bench.seeds import derive
 from kto_bench.store import Stage, saved_beside
+from kto_bench.training.budget import Costs, within
 from kto_bench.training.config import TrainConfig
 
 VERSIONS = {
     "pretrain": 1,
     "checkpoint": 1,
     "feedback": 1,
+    "selection": 1,
     "sft": 2,
     "reference": 2,
     "mismatched_reference": 2,
@@ -70,7 +73,7 @@ class Stages:
     @cached_property
     def base(self) -> Stage:
         """The base checkpoint: pretrained here, or published."""
-        source, seed = self._config.model, self._config.run.seed
+        source, seed = self._config.model, self._config.seed("initialisation")
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
             source.build(folder, seed, advance)
@@ -103,6 +106,21 @@ class Stages:
         return self._stage("feedback", {"feedback": source.identity()}, {}, build)
 
     @cached_property
+    def trained_on(self) -> Stage:
+        """The feedback that losses see: all of it, or the part of its training rows that is asked for."""
+        source = self._config.feedback
+        if not source.selects:
+            return self.feedback
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            kind = source.kind()
+            kept, counts = select(Feedback(kind, read_rows(inputs["feedback"] / "train.jsonl", kind)), source)
+            write_rows(folder / "train.jsonl", kept.rows)
+            (folder / "data.json").write_text(json.dumps(counts, indent=2), encoding="utf-8")
+
+        return self._stage("selection", source.selection, {"feedback": self.feedback}, build)
+
+    @cached_property
     def start(self) -> Stage:
         """The checkpoint that alignment starts from, which is also its reference."""
         train = self._config.start.train
@@ -118,35 +136,35 @@ class Stages:
         settings = {**_limits(train), "precision": train.precision}
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            data = self._tokenised(inputs, train, self._config.feedback.kind(), "train.jsonl")
+            data = self._tokenised(inputs, train, trained_kind(self._config.feedback), "train.jsonl")
             prompts = [data.prompts[index] for index in data.prompt_of]
             self._save_reference(folder, inputs["policy"], prompts, data.completions, advance)
 
-        inputs = {"policy": self.start, "feedback": self.feedback}
+        inputs = {"policy": self.start, "feedback": self.trained_on}
         return self._stage("reference", settings, inputs, self._by_workers("reference", train, build), train.nodes)
 
     @cached_property
     def mismatched_reference(self) -> Stage:
         """The same for the mismatched pairs of the schedule, from which the reference point is estimated."""
-        train, seed = self._config.train, self._config.run.seed
+        train, seed = self._config.train, self._config.seed("data_order")
         settings = {
             **_limits(train),
             "precision": train.precision,
             "completions_per_step": train.completions_per_step,
-            **train.budget,
+            **train.duration,
             "seed": seed,
         }
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            data = self._tokenised(inputs, train, self._config.feedback.kind(), "train.jsonl", mismatched=True)
-            pairs = [
-                pair for step in _schedule(data, "binary", train, seed, mismatched=True) for pair in step.mismatched
-            ]
+            data = self._tokenised(inputs, train, trained_kind(self._config.feedback), "train.jsonl", mismatched=True)
+            costs = Costs.of(data, None, parameters_of(inputs["policy"]))
+            steps = _schedule(data, "binary", train, costs, seed, mismatched=True)
+            pairs = [pair for step in steps for pair in step.mismatched]
             prompts = [data.prompts[prompt] for prompt, _ in pairs]
             completions = [data.completions[completion] for _, completion in pairs]
             self._save_reference(folder, inputs["policy"], prompts, completions, advance)
 
-        inputs = {"policy": self.start, "feedback": self.feedback}
+        inputs = {"policy": self.start, "feedback": self.trained_on}
         by_workers = self._by_workers("mismatched_reference", train, build)
         return self._stage("mismatched_reference", settings, inputs, by_workers, train.nodes)
 
@@ -156,13 +174,14 @@ class Stages:
         loss = self._config.loss
         if loss is None:
             return None
-        inputs = {"policy": self.start, "feedback": self.feedback}
+        inputs = {"policy": self.start, "feedback": self.trained_on}
         # A reference that is synced with the policy is scored as training goes.
         if loss.needs_reference and not loss.sync_every:
             inputs["reference"] = self.reference
             if loss.needs_kl:
                 inputs["mismatched_reference"] = self.mismatched_reference
-        return self._training("align", loss, self._config.train, inputs, self._config.feedback.kind(), "train.jsonl")
+        kind = trained_kind(self._config.feedback)
+        return self._training("align", loss, self._config.train, inputs, kind, "train.jsonl")
 
     @property
     def policy(self) -> Stage:
@@ -172,14 +191,15 @@ class Stages:
     @cached_property
     def generate(self) -> Stage | None:
         """Completions of the evaluation prompts."""
-        config, prompts = self._config, self._config.evaluation.prompts
+        config, prompts, split = self._config, self._config.evaluation.prompts, self._config.evaluation.split
         if prompts is None:
             return None
-        generation = config.evaluation.generation
+        generation, seed = config.evaluation.generation, config.seed("sampling")
         settings = {
             "prompts": prompts.identity(),
+            **({} if split == "all" else {"split": split}),
             "generation": generation.identity(),
-            "seed": config.run.seed,
+            "seed": seed,
             "max_prompt_tokens": config.train.max_prompt_tokens,
         }
         inputs = {"policy": self.policy, **({"feedback": self.feedback} if prompts.uses_heldout else {})}
@@ -192,8 +212,8 @@ class Stages:
             heldout = read_rows(inputs["feedback"] / "heldout.jsonl", kind) if prompts.uses_heldout else []
             encoder = _encoder(inputs["policy"], config.train)
             model = load_policy(inputs["policy"]).to(pick_device())
-            questions = prompts.load(Feedback(kind, heldout))
-            rows = generate(model, encoder, questions, generation, derive(config.run.seed, "generate"), advance)
+            questions = prompts.part(Feedback(kind, heldout), split)
+            rows = generate(model, encoder, questions, generation, derive(seed, "generate"), advance)
             write_lines(folder / "completions.jsonl", rows)
 
         return self._stage("generate", settings, inputs, build)
@@ -218,7 +238,7 @@ class Stages:
     @cached_property
     def benchmark(self) -> Stage | None:
         """Benchmarks through lm-eval."""
-        benchmarks, seed = self._config.evaluation.benchmarks, self._config.run.seed
+        benchmarks, seed = self._config.evaluation.benchmarks, self._config.seed("sampling")
         if benchmarks is None:
             return None
 
@@ -251,12 +271,12 @@ class Stages:
         self, name: str, loss: Loss, train: TrainConfig, inputs: Mapping[str, Stage], kind: FeedbackKind, rows: str
     ) -> Stage:
         """Train the policy of ``inputs`` with ``loss`` on the feedback's file ``rows``, which holds ``kind``."""
-        seed = self._config.run.seed
+        order, initialisation = self._config.seed("data_order"), self._config.seed("initialisation")
         settings = {
             # Losses are what users edit: the code of each counts, wherever it is.
             "loss": {**identity_of(loss), "source": digest_of(type(loss), _is_a_loss)},
             "train": train.identity(),
-            "seed": seed,
+            "seed": order if order == initialisation else {"data_order": order, "initialisation": initialisation},
         }
         on_metrics = self._watch.on_metrics if name == "align" else lambda metrics, timing: None
 
@@ -273,19 +293,19 @@ class Stages:
             tokens, prepare = loss.control_tokens, None
             if tokens is not None:
                 controls.add_to_tokenizer(tokenizer, tokens)
-                prepare = partial(
-                    controls.add_to_model, tokenizer=tokenizer, controls=tokens, seed=derive(seed, "control tokens")
-                )
+                new = derive(initialisation, "control tokens")
+                prepare = partial(controls.add_to_model, tokenizer=tokenizer, controls=tokens, seed=new)
             data = self._tokenised(inputs, train, kind, rows, tokenizer, mismatched=loss.needs_kl)
             if tokens is not None:
                 data = controls.conditioned(data, tokenizer, tokens)
-            steps = _schedule(data, loss.feedback, train, seed, mismatched=loss.needs_kl)
+            costs = Costs.of(data, loss, parameters_of(inputs["policy"]))
+            steps = _schedule(data, loss.feedback, train, costs, order, mismatched=loss.needs_kl)
             cached = Cached(*[
                 ReferenceLogProbs.load(inputs[name]) if name in inputs else None
                 for name in ("reference", "mismatched_reference")
             ])  # fmt: skip
-            policy = TrainablePolicy(inputs["policy"], train, derive(seed, "adapter"), prepare)
-            pad_id, head_seed = pad_id_of(tokenizer), derive(seed, "value head")
+            policy = TrainablePolicy(inputs["policy"], train, derive(initialisation, "adapter"), prepare)
+            pad_id, head_seed = pad_id_of(tokenizer), derive(initialisation, "value head")
             trainer = Trainer(policy.model, pad_id, data, loss, train, cached, head_seed)
 
             def on_step(metrics: Metrics, timing: Metrics) -> None:
@@ -309,7 +329,7 @@ class Stages:
                     for warning in loss.training_warnings(read_lines(folder / "metrics.jsonl")):
                         say(f"warning: {warning}")
                         warned.append(warning)
-                    summary = {"truncated": data.truncated, "warnings": warned}
+                    summary = {"truncated": data.truncated, "warnings": warned, "used": costs.used(steps)}
                     (folder / "data.json").write_text(json.dumps(summary), encoding="utf-8")
                     for name in (MEANS, SYNCED):  # needed to go on only
                         (folder / name).unlink(missing_ok=True)
@@ -415,16 +435,25 @@ def _class_counts(data: TokenisedFeedback, kind: FeedbackKind) -> tuple[int, int
     return int(desirable.sum()), int((~desirable).sum())
 
 
-def _schedule(data: TokenisedFeedback, kind: FeedbackKind, train: TrainConfig, seed: int, *, mismatched: bool) -> Any:
-    return schedule(
-        units_of(data, kind),
-        data.prompt_of,
-        completions_per_step=train.completions_per_step,
-        epochs=train.epochs or 1.0,
-        steps=train.steps,
-        seed=seed,
-        mismatched=mismatched,
-    )
+def _schedule(
+    data: TokenisedFeedback, kind: FeedbackKind, train: TrainConfig, costs: Costs, seed: int, *, mismatched: bool
+) -> list[Step]:
+    """The steps of a training: as many as its settings say, or as its budget pays for."""
+
+    def first(steps: int | None) -> list[Step]:
+        return schedule(
+            units_of(data, kind),
+            data.prompt_of,
+            completions_per_step=train.completions_per_step,
+            epochs=train.epochs or 1.0,
+            steps=steps,
+            seed=seed,
+            mismatched=mismatched,
+        )
+
+    if train.budget is None or train.fixed_steps is not None:
+        return first(train.fixed_steps)
+    return within(train.budget, costs, first)
 
 
 def _note(metrics: Metrics, timing: Metrics) -> str:

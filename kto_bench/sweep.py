@@ -1,62 +1,102 @@
-"""What happens around a multirun: every cell is checked before the first one starts, and counted after the last."""
+"""What happens around a multirun: every cell is checked and announced before the first one starts, and counted after
+the last."""
 
 from __future__ import annotations
 
+import gc
+import os
+import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from hydra import compose
+from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from kto_bench.component import USAGE_ERROR, ConfigError
-from kto_bench.config import resolve
+from kto_bench.composition import Composer
+from kto_bench.config import Config, resolve
+from kto_bench.estimate import Cell, History, estimate
 from kto_bench.feedback.types import FeedbackError
+from kto_bench.heartbeat import file_system_time, is_stale
 from kto_bench.machines import machine_rank
 from kto_bench.preemption import EXIT_STATUS
 from kto_bench.record import Record
-from kto_bench.run import describe
+from kto_bench.run import Plan, describe, lock_of
+from kto_bench.store import fingerprint_of
 from kto_bench.tracking import check_tracking
+from kto_bench.tuning.cells import split
+
+Overrides = list[str]
+LAUNCHING = ("sweep", "artifacts", "results", "tracking", "retry", "refused", "timeout_minutes")
+"""Parts of a configuration that say how a cell is launched, and not what it is."""
+
+
+@dataclass
+class Cells:
+    """The cells of a multirun, described: those that can be run by name, and those that were refused."""
+
+    described: dict[str, tuple[Config, Plan, Record]] = field(default_factory=dict)
+    refused: list[tuple[Overrides, DictConfig, str]] = field(default_factory=list)
+    """Overrides, configuration and complaint."""
+    not_refused_any_more: list[Record] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    """Of a sweep that is tuned, why some cells are not known yet."""
 
 
 class Ledger(Callback):
     """Hydra's hooks around a multirun. Hydra itself reports only the first failure, last, and has no resume."""
 
-    def __init__(self) -> None:
+    def __init__(self, only_plan: bool = False) -> None:
+        """``only_plan``: print what would be done, and leave."""
         # Names and records only: Hydra pickles its callbacks for the workers.
-        self._cells: dict[str, Record] = {}
+        self._records: dict[str, Record] = {}
+        self._only_plan = only_plan
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """A single run: print its plan and leave, where nothing else is wanted."""
+        if self._only_plan:
+            cells = Cells()
+            _describe(cells, [], OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+            _complain(cells)
+            _print_plan(cells, config, Console(), alone=True)
+            raise SystemExit(0)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Resolve and check all cells; on any bad one, print all complaints and leave before any compute."""
-        complaints: dict[str, list[str]] = {}
-        distinct: dict[str, str] = {}
-        for overrides in _cells(config):
-            try:
-                resolved = resolve(compose(config.hydra.job.config_name, overrides))
-                check_tracking(resolved.tracking)
-                plan, record = describe(resolved)
-                self._cells[plan.name] = record
-                distinct |= {stage.fingerprint: stage.name for stage in plan.stages.values()}
-            except (ConfigError, FeedbackError) as error:
-                complaints.setdefault(str(error), []).append(" ".join(overrides))
-        if complaints:
-            for complaint, cells in complaints.items():
-                print(f"kto-bench: {complaint}\n  in {len(cells)} cell(s), the first: {cells[0]}", file=sys.stderr)
-            # Hydra turns any Exception of a callback into a warning and goes on.
-            raise SystemExit(USAGE_ERROR)
-        done = sum(record.state() == "done" for record in self._cells.values())
-        stages = ", ".join(f"{count} {name}" for name, count in Counter(distinct.values()).items())
-        Console(stderr=True).print(
-            f"{len(self._cells)} cells, {done} already done; distinct stages: {stages}", highlight=False, soft_wrap=True
-        )
-        if done == len(self._cells):
-            # Starting workers only to find that there is nothing to do would take longer than all the rest.
+        """Check all cells, print the plan and announce what will be run; leave where there is nothing to do.
+
+        On any cell that cannot be run, print all complaints and leave before any compute, unless refused=skip.
+        """
+        cells = _cells(config)
+        if config.refused != "skip":
+            _complain(cells)
+        self._records = {name: record for name, (_, _, record) in cells.described.items()}
+        _print_plan(cells, config, Console(stderr=not self._only_plan))
+        if self._only_plan:
             raise SystemExit(0)
+        with _writable(config):
+            if machine_rank() == 0 or config.train.nodes == 1:
+                for described in cells.described.values():
+                    _announce(*described)
+                for old in cells.not_refused_any_more:
+                    shutil.rmtree(old.folder)
+            for overrides, node, complaint in cells.refused:
+                record = self._skip(node, complaint)
+                print(f"kto-bench: skipped {' '.join(overrides)}: {complaint}", file=sys.stderr)
+                self._records[record.folder.name] = record
+            states = {record.state() for record in self._records.values()}
+        if states <= {"done", "failed", "skipped"} and not (cells.waiting and "failed" not in states):
+            # Starting workers only to find that there is nothing to do would take longer than all the rest.
+            self._leave(config, cells.waiting, quiet=states <= {"done"})
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the state of every cell and where each failure's traceback lies.
@@ -65,24 +105,197 @@ class Ledger(Callback):
         """
         if config.train.nodes > 1 and machine_rank() > 0:
             return  # the first machine counts
-        console = Console(stderr=True)
-        states = {name: record.state() or "missing" for name, record in sorted(self._cells.items())}
-        table = Table("run", "state", title=f"sweep {config.sweep}")
-        for name, state in states.items():
-            table.add_row(name, state)
-        console.print(table)
-        unfinished = [name for name, state in states.items() if state != "done"]
-        for name in unfinished:
-            where = self._cells[name].folder / "status.json"
-            console.print(f"{states[name]}: see {where}", highlight=False, soft_wrap=True)
-        if unfinished:
-            # Cells that a preempted sweep did not begin have no record, or an older one.
+        waiting = []
+        if config.get("tune") is not None:  # by now it is known which trials have won
+            cells = _cells(config)
+            waiting = cells.waiting
+            self._records |= {name: record for name, (_, _, record) in cells.described.items()}
+        self._leave(config, waiting, quiet=False)
+
+    def _skip(self, node: DictConfig, complaint: str) -> Record:
+        record, labels, plain = _as_refused(node)
+        record.skipped(complaint, labels, plain)
+        return record
+
+    def _leave(self, config: DictConfig, waiting: list[str], *, quiet: bool) -> None:
+        """Report, and raise SystemExit with what became of the cells."""
+        states = {name: _state(record) for name, record in sorted(self._records.items())}
+        unfinished = [name for name, state in states.items() if state not in ("done", "skipped")]
+        if not quiet:
+            console = Console(stderr=True)
+            table = Table("run", "state", title=f"sweep {config.sweep}")
+            for name, state in states.items():
+                table.add_row(name, state)
+            console.print(table)
+            for name in unfinished:
+                where = self._records[name].folder / "status.json"
+                console.print(f"{states[name]}: see {where}", highlight=False, soft_wrap=True)
+            for reason in waiting:
+                console.print(f"not known yet: {reason}", highlight=False, soft_wrap=True)
+        if unfinished or waiting:
+            # Cells that a preempted sweep did not begin are pending, or have an older record.
             stopped = "preempted" in states.values() and "failed" not in states.values()
             raise SystemExit(EXIT_STATUS if stopped else 1)
+        raise SystemExit(0)
 
 
-def _cells(config: DictConfig) -> list[list[str]]:
-    """The overrides of each cell, as Hydra's basic sweeper expands them."""
+def _cells(config: DictConfig) -> Cells:
+    """Every cell of the multirun, resolved and described; nothing is computed or written."""
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     overrides = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-    return [cell for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None) for cell in batch]
+    grid = [cell for batch in BasicSweeper.split_arguments(overrides, max_batch_size=None) for cell in batch]
+    cells = Cells()
+    try:
+        known = split(config, grid)
+    except (ConfigError, FeedbackError) as error:
+        print(f"kto-bench: {error}", file=sys.stderr)
+        raise SystemExit(USAGE_ERROR) from None
+    cells.waiting = known.waiting
+    composer = Composer(config.hydra.job.config_name, list(config.hydra.overrides.hydra))
+    with _without_collections():
+        for cell in known.known:
+            _describe(cells, cell, composer.compose(cell))
+    return cells
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Composing makes many small objects that live on; looking for dead ones among them is a fifth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _describe(cells: Cells, overrides: Overrides, node: DictConfig) -> None:
+    """Add one cell."""
+    try:
+        config = resolve(node)
+        check_tracking(config.tracking)
+        plan, record = describe(config)
+    except (ConfigError, FeedbackError) as error:
+        cells.refused.append((overrides, node, str(error)))
+        return
+    cells.described[plan.name] = config, plan, record
+    old = _as_refused(node)[0]
+    if old.state() == "skipped":
+        cells.not_refused_any_more.append(old)
+
+
+def _complain(cells: Cells) -> None:
+    """Print every complaint once and leave, if there are any."""
+    complaints: dict[str, list[Overrides]] = {}
+    for overrides, _, complaint in cells.refused:
+        complaints.setdefault(complaint, []).append(overrides)
+    for complaint, those in complaints.items():
+        where = f"\n  in {len(those)} cell(s), the first: {' '.join(those[0])}" if those[0] else ""
+        print(f"kto-bench: {complaint}{where}", file=sys.stderr)
+    if complaints:
+        # Hydra turns any Exception of a callback into a warning and goes on.
+        raise SystemExit(USAGE_ERROR)
+
+
+def _print_plan(cells: Cells, config: DictConfig, console: Console, *, alone: bool = False) -> None:
+    """How many cells and distinct stages there are, how many of them are there already, and how long the rest takes."""
+    states = {name: _state(record) for name, (_, _, record) in cells.described.items()}
+    counts = Counter(states.values())
+    left_alone = () if config.retry == "failed" or alone else ("failed",)
+    todo = [name for name, state in states.items() if state not in ("done", *left_alone)]
+    parts = [f"{len(states) + len(cells.refused)} cells", f"{counts['done']} already done"]
+    if counts["failed"] and left_alone:
+        parts.append(f"{counts['failed']} failed before and left alone (retry=failed runs them again)")
+    if cells.refused:
+        parts.append(f"{len(cells.refused)} refused and skipped")
+    parts += [f"{counts[state]} {state}" for state in ("running", "stale", "preempted") if counts[state]]
+    if len(todo) < len(states):
+        parts.append(f"{len(todo)} to do")
+    stages = {
+        stage.fingerprint: (stage.name, _artifacts(config) / stage.name / stage.fingerprint)
+        for _, plan, _ in cells.described.values()
+        for stage in plan.stages.values()
+    }
+    distinct = Counter(name for name, _ in stages.values())
+    there = Counter(name for name, folder in stages.values() if (folder / "stage.json").exists())
+    shown = [f"{count} {name}" + (f" ({there[name]} there)" if there[name] else "") for name, count in distinct.items()]
+    lines = [", ".join(parts), f"distinct stages: {', '.join(shown)}"]
+    if todo:
+        history = History(_artifacts(config), Path(config.results))
+        work = [Cell(plan.labels, plan.fingerprints) for _, plan, _ in (cells.described[name] for name in todo)]
+        workers = _workers(config)
+        with_workers = f", with {workers} workers" if workers > 1 else ""
+        lines.append(f"time: {estimate(work, history, workers)}{with_workers}")
+    lines += [f"not known yet: {reason}" for reason in cells.waiting]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _artifacts(config: DictConfig) -> Path:
+    return Path(config.artifacts)
+
+
+def _workers(config: DictConfig) -> int:
+    """How many cells the launcher runs at once, as far as it says so."""
+    launcher = config.hydra.get("launcher") or {}
+    count = launcher.get("n_jobs") or launcher.get("array_parallelism") or 1
+    return count if count > 0 else max(1, (os.cpu_count() or 1) + 1 + count)
+
+
+def _state(record: Record) -> str:
+    """The state on disk; "missing" where there is none, and "stale" where it says running and nobody runs it."""
+    status = record.status()
+    if status is None:
+        return "missing"
+    if status["state"] == "running" and is_stale(record.folder, status, file_system_time(record.folder)):
+        return "stale"
+    return str(status["state"])
+
+
+def _announce(config: Config, plan: Plan, record: Record) -> None:
+    """A pending record where there is none that counts; never over one that another launch is at work on."""
+
+    def counts() -> bool:
+        state = record.state()
+        return state is not None and not (state == "failed" and config.run.retry == "failed")
+
+    if counts():
+        return
+    lock = lock_of(config, plan)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            if not counts():
+                record.pending(plan.labels, plan.fingerprints, config.plain)
+    except Timeout:
+        return
+
+
+def _as_refused(node: DictConfig) -> tuple[Record, dict[str, Any], dict[str, Any]]:
+    """The record of a cell that cannot be described, its labels and its configuration, by what was asked for."""
+    plain: Any = OmegaConf.to_container(node, resolve=False)
+
+    def name(group: str) -> Any:
+        chosen = plain.get(group)
+        return chosen.get("name", "?") if isinstance(chosen, Mapping) else "?"
+
+    labels = {group: name(group) for group in ("loss", "start", "model", "feedback")} | {"seed": plain.get("seed")}
+    asked = {key: value for key, value in plain.items() if key not in LAUNCHING}
+    fingerprint = fingerprint_of(["refused", asked])
+    words = [str(labels[label]) for label in ("loss", "start", "model")]
+    run = "-".join([*words, f"s{labels['seed']}", fingerprint[:8]]).replace(os.sep, "_")
+    folder = Path(str(plain["results"])) / str(plain["sweep"]) / run
+    return Record(folder, run, str(plain["sweep"]), fingerprint), labels, plain
+
+
+@contextmanager
+def _writable(config: DictConfig) -> Iterator[None]:
+    """Leave with a readable message where records cannot be written; Hydra would warn and go on."""
+    try:
+        yield
+    except OSError as error:
+        print(
+            f"kto-bench: results: {config.results!r} or artifacts: {config.artifacts!r} cannot be written to "
+            f"({error}); make room or give permission, or choose other folders with results=FOLDER artifacts=FOLDER",
+            file=sys.stderr,
+        )
+        raise SystemExit(USAGE_ERROR) from None

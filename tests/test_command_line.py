@@ -7,59 +7,20 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from commands import JUDGE, command, fill, run, small, states
 from places import ROOT
-from tiny import tiny_model, tiny_tokenizer
 
-BIN = Path(sys.executable).parent
 VOLATILE = {"status.json", "timing.json", "environment.json"}
-SMALL = [
-    "model=hub",
-    "model.name=tiny",
-    "feedback=jsonl",
-    "feedback.heldout_fraction=0.2",
-    "start=base",
-    "train.steps=3",
-    "train.completions_per_step=8",
-    "train.warmup_fraction=0.0",
-    "evaluation.generation.max_new_tokens=8",
-    "tracking=none",
-    "sweep=small",
-]
-
-
-def command(name: str, *arguments: str) -> list[str]:
-    return [str(BIN / name), *arguments]
-
-
-def run(folder: Path, *arguments: str, name: str = "kto-bench") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(name, *arguments), cwd=folder, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with a checkpoint and feedback; the tests of this file share its artifacts."""
-    folder = tmp_path_factory.mktemp("work")
-    tiny_model().save_pretrained(folder / "checkpoint")
-    tiny_tokenizer().save_pretrained(folder / "checkpoint")
-    rows = [{"prompt": f"w{i}", "chosen": f"w{i + 2} w{i + 3}", "rejected": f"w{i} w{i} w{i}"} for i in range(40)]
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "my_module.py").write_text("def prefer(instruction, a, b):\n    return 1 if len(a) <= len(b) else 2\n")
-    return folder
-
-
-def small(*overrides: str) -> list[str]:
-    return [*SMALL, "model.path=./checkpoint", "feedback.path=pairs.jsonl", *overrides]
-
-
-def states(folder: Path, sweep: str) -> dict[str, str]:
-    """The state of each run by the beginning of its name."""
-    found = (folder / "results" / sweep).glob("*/status.json")
-    return {path.parent.name.rpartition("-")[0]: json.loads(path.read_text())["state"] for path in found}
+    """A working folder; the tests of this file share its artifacts."""
+    return fill(tmp_path_factory.mktemp("work"))
 
 
 def test_help_shows_commands_choices_and_fields(folder: Path) -> None:
@@ -68,7 +29,8 @@ def test_help_shows_commands_choices_and_fields(folder: Path) -> None:
     for text in (
         "kto-bench -m +sweeps=quickstart",
         "loss: apo_down, apo_zero",
-        "sweeps: quickstart",
+        "quickstart, ",
+        "--plan -m",
         "learning_rate:",
         "Exit status",
     ):
@@ -124,9 +86,8 @@ def test_a_multirun_finishes_what_can_be_finished_and_tells_what_failed(folder: 
 
 
 def test_a_multirun_in_worker_processes_and_its_relaunch(folder: Path) -> None:
-    judge = ["judge@evaluation.judge=callable", "evaluation.judge.function=my_module.prefer"]
     workers = ["hydra/launcher=processes", "hydra.launcher.n_jobs=2"]
-    cells = small("loss=none,dpo,kto", "seed=0,1", *judge, *workers)
+    cells = small("loss=none,dpo,kto", "seed=0,1", *JUDGE, *workers)
     first = run(folder, "-m", *cells)
     assert first.returncode == 0, first.stderr
     assert states(folder, "small") == {

@@ -51,7 +51,7 @@ def test_every_loss_and_start_resolve(loss: str, start: str) -> None:
     assert (config.start.train is None) == (start == "base")
     assert config.labels == {
         "loss": loss,
-        "start": start,
+        "start": start.removeprefix("archangel_"),  # SFT with other settings is still SFT
         "model": "sandbox_small",
         "feedback": "sandbox",
         "seed": 0,
@@ -239,3 +239,29 @@ def test_there_may_be_no_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatc
         ConfigError, match=r"^train\.processes_per_node: 8 is more than the GPUs .*, which has 4; choose"
     ):
         config_of("train.processes_per_node=8", "train.nodes=2")
+
+
+def test_a_sweep_s_budget_is_that_of_the_alignment_alone() -> None:
+    config = config_of("model=hub", "model.path=org/name", "feedback=sandbox", "start=sft", "budget={updates: 7}")
+    assert config.train.fixed_steps == 7
+    assert config.start.train is not None
+    assert config.start.train.budget is None
+    with pytest.raises(ConfigError, match=r"updates and tokens given; give exactly one of completions, updates"):
+        config_of("budget={updates: 7, tokens: 7}")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seeds.order=3", "seeds"),
+        ("seeds.data_order=-1", r"seeds\.data_order: -1 is not allowed"),
+        ("tune={trials: 0}", r"tune\.trials: 0 is not allowed"),
+        ("tune={trails: 3}", "tune"),
+        ("retry=sometimes", "retry: 'sometimes' is not allowed"),
+        ("timeout_minutes=0", "timeout_minutes: 0 is not allowed"),
+        ("+evaluation.split=half", r"evaluation\.split: 'half' is not allowed"),
+    ],
+)
+def test_what_is_said_of_a_sweep_is_checked(override: str, message: str) -> None:
+    with pytest.raises((ConfigError, HydraException), match=message):
+        config_of(override)

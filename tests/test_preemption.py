@@ -55,6 +55,25 @@ def test_sigterm_is_raised_at_once_and_no_except_exception_swallows_it() -> None
     assert preemption.requested
 
 
+def test_the_signal_of_slurm_is_as_good_and_its_handler_comes_back() -> None:
+    noted: list[int] = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: noted.append(number))
+
+    def told_by_slurm() -> None:
+        with Preemption() as preemption, preemption.deferred():
+            signal.raise_signal(signal.SIGUSR2)
+            terminate()  # it sends both
+
+    try:
+        with pytest.raises(Preempted, match="SIGUSR2"):
+            told_by_slurm()
+        assert noted == []
+        signal.raise_signal(signal.SIGUSR2)
+        assert noted == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 def test_without_sigterm_nothing_happens(stray: list[int]) -> None:
     with Preemption() as preemption:
         with preemption.deferred():
@@ -160,8 +179,8 @@ def test_in_another_thread_it_does_nothing(stray: list[int]) -> None:
 
 def sleeps_until_preempted(path: Path) -> None:
     with Preemption():
-        path.with_suffix(".ready").touch()
         try:
+            path.with_suffix(".ready").touch()  # within: the signal may follow at once
             time.sleep(60)
         except Preempted:
             time.sleep(0.5)

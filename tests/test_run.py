@@ -58,6 +58,7 @@ def test_a_run_leaves_a_whole_record(make: MakeConfig) -> None:
     assert data["rows"] + data["heldout_rows"] == 40
     assert data["truncated"] == {"prompt": 0, "completion": 0}
     assert data["warnings"] == []
+    assert data["sft"].pop("used")["updates"] == 2
     assert data["sft"] == {"truncated": {"prompt": 0, "completion": 0}, "warnings": []}
     timing = read(record.folder / "timing.json")["align"]
     assert timing["tokens_per_second"] > 0
@@ -173,7 +174,7 @@ def test_an_interrupt_is_recorded_and_passed_on(make: MakeConfig, monkeypatch: p
     monkeypatch.setattr("kto_bench.run._run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         execute(make())
-    assert read(describe(make())[1].folder / "status.json")["state"] == "failed"
+    assert read(describe(make())[1].folder / "status.json")["state"] == "preempted", "a relaunch goes on with it"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +53,7 @@ class JsonlFeedback(FeedbackSource):
     def identity(self) -> dict[str, Any]:
         """The settings, and name and SHA-256 of each file in place of the path: rows are called after their file, but
         moving the files changes nothing."""
-        digests = [[file.name, hashlib.sha256(_bytes(file)).hexdigest()] for file in self.files()]
+        digests = [[file.name, _sha256(file)] for file in self.files()]
         return {**super().identity(), "path": digests}
 
     def files(self) -> list[Path]:
@@ -155,6 +156,20 @@ def _json(line: bytes) -> Any:
         raise BadRowError("not UTF-8", f"byte {error.start + 1} of the line") from error
     except (ValueError, RecursionError) as error:
         raise BadRowError("not JSON", str(error)) from error
+
+
+def _sha256(file: Path) -> str:
+    """Of the content, which a process reads once while size and time stay: a sweep describes many cells."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise FeedbackError(f"{file}: cannot be read ({error})") from error
+    return _digest(file.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest(file: Path, size: int, changed: int) -> str:
+    return hashlib.sha256(_bytes(file)).hexdigest()
 
 
 def _bytes(file: Path) -> bytes:

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import Field
 
 from kto_bench.evaluation.prompts import EvaluationPrompt, PromptSource
-from kto_bench.feedback.types import Feedback
+from kto_bench.feedback.types import Feedback, Messages
 from kto_bench.sandbox.feedback import DEMONSTRATORS, question
+from kto_bench.sandbox.instructions import read
 from kto_bench.sandbox.language import spell
 from kto_bench.sandbox.responses import respond
 from kto_bench.sandbox.world import identified
@@ -41,3 +42,9 @@ class SandboxPrompts(PromptSource):
             row = EvaluationPrompt(f"sandbox-{len(found):04d}", prompt, reference)
             found.setdefault(prompt[0]["content"], row)
         return list(found.values())
+
+    def same_question(self, prompt: Messages) -> str:
+        """The core of the question, which may be asked in other words."""
+        core = read(prompt[0]["content"])
+        assert core is not None, "every sandbox question can be read"
+        return " ".join([core.family, *core.arguments])

@@ -33,6 +33,41 @@ class LoraSettings(BaseModel):
     )
 
 
+class Budget(BaseModel):
+    """What every loss of a sweep may use, in exactly one unit; see ``kto_bench.training.budget`` for what counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    completions: int | None = Field(None, ge=1, description="completions that are trained on; a pair counts as two")
+    updates: int | None = Field(None, ge=1, description="optimiser steps")
+    tokens: int | None = Field(None, ge=1, description="tokens of prompts and completions that are trained on")
+    flops: float | None = Field(None, gt=0, description="floating-point operations, those of the reference included")
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"{' and '.join(given) or 'nothing'} given; give exactly one of {', '.join(type(self).model_fields)}"
+            )
+        return self
+
+    @property
+    def unit(self) -> str:
+        """The one field that is given."""
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    @property
+    def amount(self) -> float:
+        """How much of it."""
+        amount: float = getattr(self, self.unit)
+        return amount
+
+    def steps(self, completions_per_step: int) -> int | None:
+        """The number of steps that it pays for; None where that depends on the data and the loss."""
+        return self.updates if self.completions is None else self.completions // completions_per_step
+
+
 class TrainConfig(BaseModel):
     """Optimiser, schedule, batch, budget, precision, token limits and resources of one training stage."""
 
@@ -46,6 +81,7 @@ class TrainConfig(BaseModel):
         None, gt=0, description="passes over the feedback; 1 where `steps` is not given either"
     )
     steps: int | None = Field(None, ge=1, description="exact number of optimiser steps, repeating the data if needed")
+    budget: Budget | None = Field(None, description="instead of both; the alignment's comes from the sweep's `budget`")
     optimizer: Literal["adamw", "rmsprop"] = "adamw"
     learning_rate: float = Field(5e-7, gt=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -84,6 +120,19 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"epochs ({self.epochs:g}) and steps ({self.steps}) are both given; set one of them to null"
             )
+        if self.budget is None:
+            return self
+        for field in ("epochs", "steps"):
+            if getattr(self, field) is not None:
+                raise ValueError(
+                    f"{field} ({getattr(self, field):g}) and budget.{self.budget.unit} ({self.budget.amount:g}) both "
+                    f"say how long to train; set {field} to null, or leave the budget out"
+                )
+        if self.budget.steps(self.completions_per_step) == 0:
+            raise ValueError(
+                f"budget.completions ({self.budget.amount:g}) does not pay for one step of completions_per_step "
+                f"({self.completions_per_step}); raise the budget, or lower completions_per_step"
+            )
         return self
 
     @model_validator(mode="after")
@@ -101,18 +150,25 @@ class TrainConfig(BaseModel):
         return self.processes_per_node * self.nodes
 
     @property
-    def budget(self) -> dict[str, float | int]:
-        """The one of ``epochs`` and ``steps`` that counts."""
-        return {"epochs": self.epochs or 1.0} if self.steps is None else {"steps": self.steps}
+    def fixed_steps(self) -> int | None:
+        """The number of optimiser steps, where it does not depend on the data."""
+        return self.budget.steps(self.completions_per_step) if self.budget else self.steps
+
+    @property
+    def duration(self) -> dict[str, object]:
+        """What says how long to train: ``steps``, or else ``budget`` or ``epochs``."""
+        if self.fixed_steps is not None:
+            return {"steps": self.fixed_steps}
+        return {"budget": {self.budget.unit: self.budget.amount}} if self.budget else {"epochs": self.epochs or 1.0}
 
     def identity(self) -> dict[str, object]:
         """What changes the trained weights: everything but resources, and settings that are not used."""
-        unused = {*RESOURCES, "epochs", "steps"}
+        unused = {*RESOURCES, "epochs", "steps", "budget"}
         if self.lora is None:
             unused |= {"lora"}
         if self.optimizer != "adamw":
             unused |= {"adam_beta1", "adam_beta2"}
-        return {**self.model_dump(mode="json", exclude=unused), **self.budget}
+        return {**self.model_dump(mode="json", exclude=unused), **self.duration}
 
 
 class PretrainConfig(BaseModel):

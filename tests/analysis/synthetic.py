@@ -47,12 +47,16 @@ def write_run(
     labels |= settings.pop("labels", {})
     write_json(folder / "run.json", {"run": run, "sweep": sweep.name, "labels": labels, "stages": {"align": hash_}})
     beta, planned = settings.pop("beta", 0.1), settings.pop("planned", steps)
+    more = settings.pop("config", {})
+    used = {"completions": 64 * steps, "updates": steps, "tokens": 900 * steps, "flops": 1e6 * steps}
+    used = settings.pop("used", None if loss == "none" else used)
     write_json(
         folder / "config.json",
         {
             "loss": {"_target_": f"kto_bench.losses.{loss}.Loss", "beta": beta},
             "train": {"steps": planned},
             "seed": seed,
+            **more,
         },
     )
     status = {"state": state, "run": run, "sweep": sweep.name, "fingerprint": hash_, "reason": None, "traceback": None}
@@ -112,6 +116,7 @@ def write_run(
     stages = {"align": {"wall_seconds": 70.0, "cached": False}, "sft": {"wall_seconds": 30.0, "cached": True}}
     write_json(folder / "timing.json", {"stages": stages})
     data = {"kind": "paired", "rows": 600, "heldout_rows": 0, "dropped": {}, "truncated": {}}
+    data |= {"used": used} if used else {}
     write_json(folder / "data.json", data | ({"warnings": warnings} if warnings else {}))
     write_json(folder / "environment.json", {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "platform": "Linux"})
     write_json(folder / "status.json", status)
@@ -146,13 +151,16 @@ TRUTH = {
 
 
 def write_sweep(results: Path, name: str = "planted", seeds: int = 3, prompts: int = 128) -> Path:
-    """All of TRUTH over ``seeds``; one more run each that failed, was skipped and still runs."""
+    """All of TRUTH over ``seeds``; one more run each that failed, was skipped and still runs; two trials of KTO."""
     sweep = results / name
     for (loss, start), win in TRUTH.items():
         for seed in range(seeds):
             rambles = {"tokens": 37.0, "capped": 0.25} if loss in ("none", "dpo") and start == "base" else {}
             warned = {"warnings": WARNINGS} if (loss, start, seed) == ("kto", "sft", 1) else {}
             write_run(sweep, loss, start, seed, win=win, prompts=prompts, **rambles, **warned)
+    for trial in range(2):
+        labels = {"role": "trial", "trial": trial}
+        write_run(sweep, "kto", "sft", 1000, prompts=prompts, hash_=f"trial{trial}", labels=labels, config=labels)
     write_run(sweep, "orpo", "sft", 0, state="failed", steps=6)
     write_run(sweep, "ipo", "sft", 0, state="skipped", steps=0)
     write_run(sweep, "kto", "sft", seeds, state="running", steps=25, planned=40)
@@ -176,4 +184,36 @@ def write_mixed(results: Path, name: str = "mixed", prompts: int = 32) -> Path:
     write_run(sweep, "kto", "sft", 0, prompts=prompts, beta=0.2, hash_="b1", labels=second)
     write_run(sweep, "dpo", "sft", 0, prompts=prompts, steps=20, hash_="c1", labels=third)
     write_run(sweep, "dpo", "base", 1, prompts=prompts, steps=20, hash_="c2", labels=third)
+    return sweep
+
+
+TRIAL_BETAS = (0.1, 0.02, 0.5, 0.05)
+
+
+def write_tuned(results: Path, name: str = "tuned", prompts: int = 64, finals: bool = True) -> Path:
+    """Four trials of DPO and KTO, of which the fourth of DPO diverged; winners (DPO's trial 2, KTO's 0), two seeds."""
+    sweep = results / name
+    wins = {"dpo": (0.3, 0.35, 0.6, 0.0), "kto": (0.6, 0.5, 0.2, 0.3)}
+    tuned = {"tune": {"trials": 4, "score": "preference"}, "space": {"beta": [0.02, 0.05, 0.1, 0.5]}}
+    budget = {"budget": {"completions": None, "updates": None, "tokens": 5000, "flops": None}}
+    for loss, rates in wins.items():
+        for trial, (win, beta) in enumerate(zip(rates, TRIAL_BETAS, strict=True)):
+            lost = (loss, trial) == ("dpo", 3)
+            write_run(
+                sweep, loss, "sft", 1000, win=win, prompts=prompts, beta=beta, hash_=f"{loss}t{trial}",
+                state="failed" if lost else "done", labels={"role": "trial", "trial": trial},
+                config={**tuned, **budget, "role": "trial", "trial": trial},
+            )  # fmt: skip
+    for seed in (0, 1) if finals else ():
+        for loss, trial in (("dpo", 2), ("kto", 0)):
+            used = {"completions": 640, "updates": 10 if loss == "dpo" else 7, "tokens": 4990, "flops": 1.5e9}
+            write_run(
+                sweep, loss, "sft", seed, win=0.5, prompts=prompts, beta=TRIAL_BETAS[trial], hash_=f"{loss}f{trial}",
+                labels={"role": "final", "trial": trial}, used=used,
+                config={**tuned, **budget, "role": "final", "trial": trial},
+            )  # fmt: skip
+        write_run(
+            sweep, "none", "sft", seed, win=0.3, prompts=prompts, hash_="none", labels={"role": "final", "trial": None},
+            config={**tuned, **budget, "role": "final"},
+        )  # fmt: skip
     return sweep

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from analysis.statistics import estimate, holm, paired_difference, two_level_bootstrap, wilson
+from analysis.statistics import (
+    best_of_trials,
+    estimate,
+    expected_best,
+    holm,
+    paired_difference,
+    two_level_bootstrap,
+    wilson,
+)
 
 
 def rng(seed=0):
@@ -149,3 +157,42 @@ def test_holm_by_hand():
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
     assert holm([]).size == 0
+
+
+def test_expected_best_by_hand():
+    # The default scores 0.5, the others 0.2, 0.8, 0.6. Of two trials: the mean of max(0.5, x) = (0.5 + 0.8 + 0.6) / 3.
+    # Of three: pairs of others give 0.8, 0.6, 0.8. Of four: the best of all.
+    expected = [0.5, 1.9 / 3, 2.2 / 3, 0.8]
+    assert expected_best(np.array([0.5, 0.2, 0.8, 0.6])) == pytest.approx(expected)
+    assert expected_best(np.array([0.5, 0.6, 0.8, 0.2])) == pytest.approx(expected), "in any order"
+    assert expected_best(np.array([0.9, 0.2, 0.8, 0.6])) == pytest.approx([0.9] * 4)
+    assert expected_best(np.array([0.3])) == pytest.approx([0.3])
+    stacked = np.array([[0.5, 0.2, 0.8, 0.6], [0.9, 0.2, 0.8, 0.6]])
+    assert expected_best(stacked)[0] == pytest.approx(expected)
+
+
+def test_expected_best_is_unbiased():
+    # Beside a default that always loses, n - 1 uniform draws: their best is (n - 1) / n on average.
+    scores = np.concatenate([np.full((20_000, 1), -9.0), rng(5).random((20_000, 5))], axis=1)
+    assert expected_best(scores).mean(axis=0)[1:] == pytest.approx([1 / 2, 2 / 3, 3 / 4, 4 / 5, 5 / 6], abs=0.005)
+
+
+def test_best_of_trials_holds_its_values_and_knows_where_its_spread_is_from():
+    outcomes = rng(6).binomial(1, [[0.4], [0.3], [0.7], [0.5]], size=(4, 100)).astype(float)
+    found = best_of_trials(outcomes, rng())
+    assert found.value == pytest.approx(expected_best(outcomes.mean(axis=1)))
+    assert (found.low <= found.value).all()
+    assert (found.value <= found.high).all()
+    default = outcomes[0].mean()  # the first trial is fixed: its interval is that of its prompts, 1.96 SD of their mean
+    assert found.high[0] - default == pytest.approx(1.96 * np.sqrt(default * (1 - default) / 100), rel=0.15)
+    same = np.repeat(outcomes[:, :1], 100, axis=1)
+    assert best_of_trials(same, rng()).high[0] == same[0, 0], "no spread of prompts, and the first trial is no draw"
+
+
+def test_best_of_trials_counts_a_trial_without_outcomes_as_the_worst():
+    outcomes = np.array([[1.0, 0, 1, 0], [np.nan] * 4, [1, 1, 1, 0]])
+    assert best_of_trials(outcomes, rng()).value == pytest.approx([0.5, (0.5 + 0.75) / 2, 0.75])
+    outcomes = np.array([[np.nan] * 4, [1.0, 0, 1, 0], [1, 1, 1, 0]])
+    assert best_of_trials(outcomes, rng()).value == pytest.approx([0.5, (0.5 + 0.75) / 2, 0.75])
+    with pytest.raises(ValueError, match="at least one outcome"):
+        best_of_trials(np.full((2, 3), np.nan), rng())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from kto_bench.evaluation.errors import EvaluationError
 from kto_bench.evaluation.prompts import HeldOutFeedback
 from kto_bench.feedback.types import Binary, Demonstration, Feedback, Paired
+from kto_bench.sandbox.prompts import SandboxPrompts
 
 
 def user(text: str) -> tuple[dict[str, str], ...]:
@@ -36,3 +38,28 @@ def test_each_prompt_once_with_its_good_completion(heldout: Feedback) -> None:
         ("b0", user("b"), "good b"),
     ]
     assert [prompt.id for prompt in HeldOutFeedback(limit=1).load(heldout)] == ["a0"]
+
+
+def test_validation_and_test_share_no_prompt_and_leave_none_out() -> None:
+    """Whatever else is asked, a prompt stays on its side."""
+    many = Feedback("demonstrations", [Demonstration(str(i), user(f"question {i}"), "answer") for i in range(200)])
+    source = HeldOutFeedback()
+    everything = source.part(many, "all")
+    validation, test = source.part(many, "validation"), source.part(many, "test")
+    assert sorted(prompt.id for prompt in [*validation, *test]) == sorted(prompt.id for prompt in everything)
+    assert not {prompt.id for prompt in validation} & {prompt.id for prompt in test}
+    assert 70 < len(validation) < 130
+    fewer = Feedback("demonstrations", many.rows[:50])
+    assert source.part(fewer, "test") == [prompt for prompt in test if int(prompt.id) < 50]
+    one = Feedback("demonstrations", [Demonstration("v", validation[0].prompt, "answer")])
+    with pytest.raises(EvaluationError, match=r"evaluation\.split: none of the 1 prompts of 'heldout' is for test"):
+        source.part(one, "test")
+
+
+def test_a_sandbox_question_is_on_one_side_in_all_its_wordings() -> None:
+    source = SandboxPrompts(count=2000)
+    sides = {split: source.part(Feedback("paired", []), split) for split in ("validation", "test")}
+    cores = {split: {source.same_question(prompt.prompt) for prompt in prompts} for split, prompts in sides.items()}
+    assert not cores["validation"] & cores["test"]
+    assert len(cores["test"]) < len(sides["test"]), "some questions are asked in several wordings"
+    assert min(map(len, sides.values())) > 600

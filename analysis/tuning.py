@@ -1,0 +1,85 @@
+"""Figure: what tuning was worth, the expected best validation score against the number of trials, by loss."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from analysis import style
+from analysis.estimates import stream
+from analysis.registry import Drawing, Entry, NoDataError
+from analysis.statistics import BestOfTrials, best_of_trials
+from analysis.trials import Trials, decided, trials_of
+from kto_bench.results import Sweep
+
+COLUMNS = 3
+PANEL_HEIGHT = 1.8
+"""Inches."""
+
+
+def curve(trials: Trials) -> BestOfTrials:
+    """Expected best score by number of trials."""
+    return best_of_trials(trials.outcomes, stream("tuning", *trials.cell))
+
+
+def draw(sweep: Sweep) -> Drawing:
+    """One panel per loss, start and setting; the curves of the same start and setting are behind it, in grey."""
+    tuned = [trials for trials in trials_of(sweep) if decided(trials)]
+    if not tuned:
+        raise NoDataError("no loss has all of its trials done")
+    curves = {trials.cell: curve(trials) for trials in tuned}
+    columns = min(COLUMNS, len(tuned))
+    lines = -(-len(tuned) // columns)
+    with style.settings():
+        figure = style.figure(height=PANEL_HEIGHT * lines + 0.3)
+        axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        for axis, trials in zip(axes, tuned, strict=False):
+            others = [found for cell, found in curves.items() if cell[:2] == trials.cell[:2] and cell != trials.cell]
+            _panel(axis, trials, curves[trials.cell], others)
+        for axis in axes[len(tuned) :]:
+            axis.set_visible(False)
+        for axis in axes[max(0, len(tuned) - columns) : len(tuned)]:
+            axis.set_xlabel("trials")
+            axis.tick_params(labelbottom=True)
+        for axis in axes[::columns]:
+            axis.set_ylabel(f"best {tuned[0].score_name}")
+    return Drawing(figure, _caption(tuned))
+
+
+def _panel(axis: Axes, trials: Trials, own: BestOfTrials, others: list[BestOfTrials]) -> None:
+    setting, start, method = trials.cell
+    factor, colour = trials.factor, style.colour(method)
+    for other in others:
+        axis.plot(np.arange(1, other.value.size + 1), other.value * factor, color="#c4c4c4", linewidth=0.8, zorder=1)
+    numbers = np.arange(1, own.value.size + 1)
+    axis.fill_between(numbers, own.low * factor, own.high * factor, color=colour, alpha=0.18, linewidth=0)
+    axis.plot(numbers, own.value * factor, color=colour, marker=style.marker(start), markersize=3.5)
+    scored = ~np.isnan(trials.outcomes).all(axis=1)
+    scores = np.nanmean(trials.outcomes[scored], axis=1) * factor
+    axis.plot(numbers[scored], scores, linestyle="none", marker="_", markersize=6, color="#333333")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    where = f" from {style.start_name(start)}" + (f"\n{style.short(setting)}" if setting else "")
+    axis.set_title(style.short(style.loss_name(method)) + where)
+
+
+def _caption(tuned: list[Trials]) -> str:
+    trials = {len(one.records) for one in tuned}
+    prompts = {one.outcomes.shape[1] for one in tuned}
+    count = "–".join(map(str, sorted({min(trials), max(trials)})))
+    asked = "–".join(map(str, sorted({min(prompts), max(prompts)})))
+    lost = sum(record.state == "failed" for one in tuned for record in one.records)
+    name = tuned[0].score_name.removesuffix(" (%)")
+    return (
+        f"Expected best {name} on validation prompts after tuning with n trials, by loss: the first trial is the "
+        "default, the others are drawn from the loss's own space (mean over all orders in which they could have come; "
+        "unbiased). Dashes: the trials as they were run. Grey: the other losses of the same start. Band: 95% bootstrap "
+        "interval that captures the draw of validation prompts and of settings, not of the training seed. The best of "
+        "several noisy scores is too high, the more so the less settings matter: only the test scores of the winners "
+        "(in the table) say what tuning gained. "
+        + (f"{lost} trials diverged and count as the worst of their loss. " if lost else "")
+        + f"n = {count} trials × {asked} validation prompts, 1 seed."
+    )
+
+
+FIGURE = Entry(order=50, title="Tuning", make=draw)

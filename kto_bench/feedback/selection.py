@@ -1,0 +1,72 @@
+"""Part of the feedback: fewer desirable or undesirable completions, or one of every prompt. Pure and seeded."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from kto_bench.feedback.conversions import prompt_key
+from kto_bench.feedback.types import Binary, Feedback, FeedbackError, FeedbackKind, FeedbackSource
+from kto_bench.seeds import derive
+
+
+def trained_kind(source: FeedbackSource) -> FeedbackKind:
+    """The kind of rows that losses get: pairs of which a part is taken are single completions."""
+    return "binary" if source.selects else source.kind()
+
+
+def select(feedback: Feedback, source: FeedbackSource) -> tuple[Feedback, dict[str, Any]]:
+    """What ``source`` keeps of ``feedback`` for training, as binary rows in their order, and the counts of it.
+
+    Pairs are taken apart: the chosen completion is desirable, the rejected one is not. Where one completion of every
+    prompt is kept, that is drawn first; ``keep_desirable`` and ``keep_undesirable`` are shares of the completions of
+    either class that are left then, rounded to a whole number and at least one. Draws follow from ``keep_seed`` and the
+    texts alone, so the order of the rows is nothing to them, and what a share keeps is part of what a larger one keeps.
+    Raises FeedbackError for demonstrations, and where no completion of a class was there to begin with.
+    """
+    if feedback.kind == "demonstrations":
+        raise FeedbackError(
+            "feedback.keep_desirable, keep_undesirable, one_completion_per_prompt: demonstrations have no undesirable "
+            "side; leave these fields alone, or choose feedback that is paired or binary"
+        )
+    before = _as_binary(feedback)
+    place = {row.id: _place(row, source.keep_seed) for row in before}
+    kept = before
+    if source.one_completion_per_prompt:
+        first: dict[str, Binary] = {}
+        for row in sorted(kept, key=lambda row: place[row.id]):
+            first.setdefault(prompt_key(row.prompt), row)
+        chosen = {row.id for row in first.values()}
+        kept = [row for row in kept if row.id in chosen]
+    chosen = set()
+    for label, share in ((True, source.keep_desirable), (False, source.keep_undesirable)):
+        ordered = sorted((row for row in kept if row.label == label), key=lambda row: place[row.id])
+        if not ordered:
+            word = "desirable" if label else "undesirable"
+            raise FeedbackError(f"feedback.keep_{word}: there is no {word} completion to take {share:g} of")
+        chosen |= {row.id for row in ordered[: max(1, round(share * len(ordered)))]}
+    kept = [row for row in kept if row.id in chosen]
+    counts = {"kind": "binary", "rows": len(kept), "before": _counts(before), "kept": _counts(kept)}
+    return Feedback("binary", kept), counts
+
+
+def _as_binary(feedback: Feedback) -> list[Binary]:
+    if feedback.kind == "binary":
+        return list(feedback.rows)
+    return [
+        Binary(f"{row.id}/{side}", row.prompt, text, side == "chosen")
+        for row in feedback.rows
+        for side, text in (("chosen", row.chosen), ("rejected", row.rejected))
+    ]
+
+
+def _place(row: Binary, seed: int) -> tuple[str, str]:
+    """Where a completion is in a random order: by its text, and by its id among equal ones."""
+    text = f"{derive(seed, 'selection')}\x1f{prompt_key(row.prompt)}\x1f{row.completion}"
+    return hashlib.sha256(text.encode()).hexdigest(), row.id
+
+
+def _counts(rows: list[Binary]) -> dict[str, int]:
+    desirable = sum(row.label for row in rows)
+    prompts = len({prompt_key(row.prompt) for row in rows})
+    return {"desirable": desirable, "undesirable": len(rows) - desirable, "prompts": prompts}
