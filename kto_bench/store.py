@@ -2,30 +2,32 @@
 
 A stage is one expensive step. Its fingerprint is a hash of its resolved configuration, the fingerprints of its inputs
 and a hand-bumped version of its own code. Its folder is written beside its final place and renamed into it when whole,
-under a lock, so a kill at any moment leaves nothing half-done and two workers never do the same work.
+under a lock, so a kill at any moment leaves nothing half-done and two workers never do the same work. Its manifest
+holds the checksum of every file, by which a damaged artifact is found when it is fetched, set aside and built again.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from kto_bench.checksums import MANIFEST, checksums, damage_of, mark_whole, read_manifest
+from kto_bench.locks import locked
 from kto_bench.machines import machine_rank
 
-MANIFEST = "stage.json"
 SECONDS_FOR_THE_FIRST_MACHINE = 1800
 PARTIAL = ".partial-"
+DAMAGED = ".damaged"
 
 
 def fingerprint_of(value: Any) -> str:
@@ -75,25 +77,33 @@ class Fetched:
 class Store:
     """Artifacts under ``root/<stage>/<fingerprint>/``; safe under ``kill -9`` and any number of processes."""
 
-    def __init__(self, root: Path, on_wait: Callable[[Stage, str], None] = lambda stage, holder: None) -> None:
-        """``on_wait(stage, holder)`` is called once when another process is found to be building ``stage``."""
+    def __init__(
+        self,
+        root: Path,
+        on_wait: Callable[[Stage, str], None] = lambda stage, holder: None,
+        on_damage: Callable[[Stage, str], None] = lambda stage, damage: None,
+    ) -> None:
+        """``on_wait(stage, holder)`` is called once when another process is found to be building ``stage``.
+
+        ``on_damage(stage, damage)`` is called when its artifact was found damaged and set aside, to be built again.
+        """
         self.root = root
-        self._on_wait = on_wait
+        self._on_wait, self._on_damage = on_wait, on_damage
 
     def folder(self, stage: Stage) -> Path:
         """Where the artifact of ``stage`` lies once it is whole."""
         return self.root / stage.name / stage.fingerprint
 
     def has(self, stage: Stage) -> bool:
-        """Whether the artifact is there, whole."""
+        """Whether the artifact has been built. Its content is not looked at; ``fetch`` does that."""
         return (self.folder(stage) / MANIFEST).exists()
 
     def fetch(self, stage: Stage) -> Fetched:
-        """The artifact of ``stage``, built now (its inputs first) if it is not there.
+        """The artifact of ``stage``, built now (its inputs first) if it is not there whole.
 
-        Whatever ``stage.build`` raises comes through; nothing is left behind then.
+        Whatever ``stage.build`` raises comes through; nothing is left behind then. A full disk is an OSError.
         """
-        if self.has(stage):
+        if self._is_whole(stage):
             return self._found(stage, cached=True)
         folder = self.folder(stage)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -102,10 +112,26 @@ class Store:
         if stage.machines > 1 and machine_rank() > 0:
             return self._join(stage, inputs)
         with locked(folder.with_suffix(".lock"), lambda holder: self._on_wait(stage, holder)):
-            if self.has(stage):
+            if self._is_whole(stage):
                 return self._found(stage, cached=True)
+            if folder.exists():
+                self._set_aside(stage)
             self._build(stage, folder, inputs)
             return self._found(stage, cached=False)
+
+    def _is_whole(self, stage: Stage) -> bool:
+        return self.has(stage) and damage_of(self.folder(stage)) is None
+
+    def _set_aside(self, stage: Stage) -> None:
+        """Move away what lies in the place of the artifact of ``stage``: somebody may want to know what happened."""
+        folder, number = self.folder(stage), 1
+        aside = folder.with_name(folder.name + DAMAGED)
+        while aside.exists():
+            number += 1
+            aside = folder.with_name(f"{folder.name}{DAMAGED}-{number}")
+        damage = damage_of(folder)
+        folder.rename(aside)
+        self._on_damage(stage, f"{damage}; moved to {aside}, and built again")
 
     def _join(self, stage: Stage, inputs: dict[str, Path]) -> Fetched:
         """Do this machine's part of what the first one builds, and wait until that has put it in its place."""
@@ -126,17 +152,16 @@ class Store:
         # Also where the artifact was there already: whoever built it may have been killed right before this.
         if stage.machines == 1 or machine_rank() == 0:
             shutil.rmtree(saved_beside(folder), ignore_errors=True)
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return Fetched(folder, manifest["wall_seconds"], cached)
+        return Fetched(folder, read_manifest(folder)["wall_seconds"], cached)
 
     def _build(self, stage: Stage, folder: Path, inputs: dict[str, Path]) -> None:
         # We hold the lock, so any other partial folder of this artifact belongs to a process that was killed.
         for leftover in folder.parent.glob(f"{folder.name}{PARTIAL}*"):
             shutil.rmtree(leftover)
         partial = folder.with_name(f"{folder.name}{PARTIAL}{os.getpid()}")
-        partial.mkdir()
         started = time.monotonic()
         try:
+            partial.mkdir()
             stage.build(partial, inputs)
             manifest = {
                 "stage": stage.name,
@@ -145,15 +170,28 @@ class Store:
                 "config": dict(stage.config),
                 "inputs": {name: wanted.fingerprint for name, wanted in stage.inputs.items()},
                 "wall_seconds": round(time.monotonic() - started, 3),
+                "files": checksums(partial),
             }
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False), encoding="utf-8")
             for path in [*partial.rglob("*"), partial]:
                 sync(path)
-            partial.rename(folder)
-            sync(folder.parent)
-        except BaseException:
+            self._commit(stage, partial, folder)
+        except BaseException as error:
+            full = isinstance(error, Exception) and not isinstance(error, OSError) and is_full(folder.parent)
             shutil.rmtree(partial, ignore_errors=True)
+            if full:  # libraries tell it in words of their own, or not at all
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
             raise
+
+    def _commit(self, stage: Stage, partial: Path, folder: Path) -> None:
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not self.has(stage):
+                raise
+            shutil.rmtree(partial)  # another host, which the lock did not keep out, was first: the same work
+        sync(folder.parent)
+        mark_whole(folder)  # it has just been read to take its checksums
 
 
 def saved_beside(partial: Path) -> Path:
@@ -166,19 +204,9 @@ def saved_beside(partial: Path) -> Path:
     return partial.with_name(f"{fingerprint}.saved")
 
 
-def locked(path: Path, on_wait: Callable[[str], None]) -> FileLock:
-    """Take the lock at ``path``, waiting as long as it takes; release it by leaving it as a context manager.
-
-    ``on_wait(holder)`` is called once if another process holds it. The operating system frees the lock of a killed one.
-    """
-    holder, lock = path.with_suffix(".holder"), FileLock(path)
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        on_wait(holder.read_text(encoding="utf-8") if holder.exists() else "another process")
-        lock.acquire(poll_interval=0.2)
-    holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-    return lock
+def is_full(folder: Path) -> bool:
+    """Whether the disk that holds ``folder`` has no room left."""
+    return shutil.disk_usage(folder).free < 2**16
 
 
 def sync(path: Path) -> None:
@@ -193,6 +221,11 @@ def sync(path: Path) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Replace the file at ``path`` by ``text`` in one step: a reader sees the old content or the new."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    sync(partial)
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        sync(partial)
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise

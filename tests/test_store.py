@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import multiprocessing
 import os
+import resource
+import shutil
 import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from kto_bench import checksums
+from kto_bench.locks import LockError, locked, tell_of_waiting
 from kto_bench.store import MANIFEST, Stage, Store, fingerprint_of, saved_beside, write_atomically
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -132,13 +141,16 @@ def test_who_waits_is_told_who_builds(tmp_path: Path) -> None:
 
 
 def test_the_manifest_says_what_was_built(tmp_path: Path) -> None:
-    import json
-
     found = Store(tmp_path / "store").fetch(stage_of(tmp_path / "log"))
     manifest = json.loads((found.folder / MANIFEST).read_text())
     assert manifest["config"] == {"beta": 0.1}
     assert manifest["version"] == 1
     assert found.folder.name == manifest["fingerprint"]
+    # sha256 of the four letters "half" and the five letters "whole", by coreutils' sha256sum.
+    assert manifest["files"] == {
+        "half": {"bytes": 4, "sha256": "a11ae06469c63740d7b0ecf802f282a0d46e94f31a654dfcd3c0dc6dc277f904"},
+        "whole": {"bytes": 5, "sha256": "5d5766cf2d78701614200418ee1450690d9af12c84d52545e4802f001ad53099"},
+    }
 
 
 def test_an_atomic_write_replaces_the_whole_file(tmp_path: Path) -> None:
@@ -213,3 +225,220 @@ def test_what_a_killed_process_left_beside_a_whole_artifact_is_removed(tmp_path:
     assert store.fetch(saving(fails=False)).cached
     assert not saved_beside(found.folder).exists()
     assert (found.folder / "whole").exists()
+
+
+@pytest.fixture
+def in_another_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """What is called before something that another process would do: it has looked at no artifact yet."""
+    return lambda: monkeypatch.setattr(checksums, "_whole", set())
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda folder: flip(folder / "whole"), "its checksum is not that of the file that was written"),
+        (lambda folder: (folder / "whole").write_text("who"), "it has 3 bytes, and had 5 when it was written"),
+        (lambda folder: (folder / "whole").unlink(), "whole is missing"),
+        (lambda folder: (folder / MANIFEST).write_text("{"), "stage.json is damaged"),
+        (lambda folder: (folder / MANIFEST).write_text("[]"), "stage.json is damaged"),
+        (lambda folder: (folder / MANIFEST).unlink(), "stage.json is missing"),
+    ],
+    ids=["a byte flipped", "cut short", "a file gone", "manifest cut short", "no manifest", "manifest gone"],
+)
+def test_a_damaged_artifact_is_set_aside_said_and_built_again(
+    tmp_path: Path, in_another_process: Callable[[], None], harm: Callable[[Path], None], said: str
+) -> None:
+    heard: list[str] = []
+    store = Store(tmp_path / "store", on_damage=lambda stage, damage: heard.append(f"{stage.name}: {damage}"))
+    for times in (1, 2):
+        folder = store.fetch(stage_of(tmp_path / "log")).folder
+        in_another_process()
+        harm(folder)
+        found = store.fetch(stage_of(tmp_path / "log"))
+        assert not found.cached
+        assert (found.folder / "whole").read_text() == "whole"
+        assert len(heard) == times
+        assert heard[-1].startswith("align: ")
+        assert said in heard[-1]
+        aside = folder.with_name(folder.name + (".damaged" if times == 1 else ".damaged-2"))
+        assert aside.is_dir()
+        assert f"moved to {aside}" in heard[-1]
+    assert store.fetch(stage_of(tmp_path / "log")).cached
+    assert (tmp_path / "log").read_text() == "started\n" * 3
+
+
+def test_content_is_read_once_by_each_process_and_again_where_it_was_built_again(
+    tmp_path: Path, in_another_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    original = checksums.sha256_of
+
+    def noted(path: Path) -> str:
+        read.append(path.name)
+        return original(path)
+
+    monkeypatch.setattr(checksums, "sha256_of", noted)
+    store, stage = Store(tmp_path / "store"), stage_of(tmp_path / "log")
+    folder = store.fetch(stage).folder
+    assert sorted(read) == ["half", "whole"], "once, to take the checksums"
+    store.fetch(stage)
+    assert len(read) == 2
+    in_another_process()
+    for _ in range(3):
+        Store(tmp_path / "store").fetch(stage)
+    assert len(read) == 4
+    shutil.rmtree(folder)
+    store.fetch(stage)
+    assert len(read) == 6
+
+
+def test_an_artifact_from_before_there_were_checksums_counts(
+    tmp_path: Path, in_another_process: Callable[[], None]
+) -> None:
+    store, stage = Store(tmp_path / "store"), stage_of(tmp_path / "log")
+    folder = store.fetch(stage).folder
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["files"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    in_another_process()
+    assert store.fetch(stage).cached
+
+
+def test_files_that_somebody_adds_are_no_damage(tmp_path: Path, in_another_process: Callable[[], None]) -> None:
+    store, stage = Store(tmp_path / "store"), stage_of(tmp_path / "log")
+    (store.fetch(stage).folder / "notes.txt").write_text("mine")
+    in_another_process()
+    assert store.fetch(stage).cached
+
+
+def test_a_damaged_input_is_built_again_before_what_needs_it(
+    tmp_path: Path, in_another_process: Callable[[], None]
+) -> None:
+    store, parent = Store(tmp_path / "store"), stage_of(tmp_path / "log", name="sft")
+    flip(store.fetch(parent).folder / "whole")
+    in_another_process()
+    seen = []
+
+    def build(folder: Path, inputs: dict[str, Path]) -> None:
+        seen.append((inputs["policy"] / "whole").read_text())
+
+    store.fetch(Stage("align", 1, {}, {"policy": parent}, build))
+    assert seen == ["whole"]
+
+
+def test_what_another_host_put_there_first_counts(tmp_path: Path) -> None:
+    """Where the lock did not keep it out, since its file system locks each host for itself."""
+    store = Store(tmp_path / "store")
+
+    def build(folder: Path, inputs: dict[str, Path]) -> None:
+        (folder / "whole").write_text("ours")
+        other = store.folder(stage)
+        other.mkdir()
+        (other / "whole").write_text("theirs")
+        (other / MANIFEST).write_text(json.dumps({"wall_seconds": 1.0}))
+
+    stage = Stage("align", 1, {"beta": 0.1}, {}, build)
+    found = store.fetch(stage)
+    assert (found.folder / "whole").read_text() == "theirs"
+    assert not list((tmp_path / "store" / "align").glob("*.partial-*"))
+
+
+def test_a_full_disk_is_told_whatever_a_library_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(folder: Path, inputs: dict[str, Path]) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0")
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=4096))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        Store(tmp_path / "store").fetch(Stage("align", 1, {}, {}, build))
+    assert "PytorchStreamWriter" in str(caught.value.__cause__)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10**9))
+    with pytest.raises(RuntimeError, match="PytorchStreamWriter"):
+        Store(tmp_path / "store").fetch(Stage("align", 1, {}, {}, build))
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    store = Store(tmp_path / "store")
+    with pytest.raises(LockError, match="cannot lock files") as caught:
+        store.fetch(stage_of(tmp_path / "log"))
+    assert caught.value.errno == code
+    assert str(caught.value.filename).startswith(str(tmp_path / "store"))
+    assert "artifacts=FOLDER" in str(caught.value)
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_lock_that_may_not_be_written_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        locked(tmp_path, lambda holder: None)
+
+
+def test_who_waits_for_a_lock_tells_so_and_tells_when_it_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kto_bench import locks
+
+    monkeypatch.setattr(locks, "_told", [])
+    told: list[bool] = []
+    tell_of_waiting(told.append)
+    taken = threading.Event()
+
+    def hold() -> None:
+        with locked(tmp_path / "a.lock", lambda holder: None):
+            taken.set()
+            time.sleep(2)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait()
+    assert told == []
+    heard: list[str] = []
+    with locked(tmp_path / "a.lock", heard.append):
+        assert told == [True, False]
+    assert len(heard) == 1
+    thread.join()
+
+
+def hold_in_process(path: str, ready: str) -> None:
+    with locked(Path(path), lambda holder: None):
+        Path(ready).touch()
+        time.sleep(60)
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
+    worker = SPAWN.Process(target=hold_in_process, args=(str(tmp_path / "a.lock"), str(tmp_path / "ready")))
+    worker.start()
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.02)
+    worker.kill()
+    worker.join()
+    heard: list[str] = []
+    started = time.monotonic()
+    with locked(tmp_path / "a.lock", heard.append):
+        assert time.monotonic() - started < 0.9
+    assert heard == []
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    write_atomically(path, "old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            write_atomically(path, "x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "old"
+    assert [child.name for child in tmp_path.iterdir()] == ["status.json"]
