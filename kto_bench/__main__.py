@@ -62,6 +62,8 @@ def _cell(config: Config) -> None:
     from kto_bench.run import describe
     from kto_bench.screen import Screen
 
+    worker = multiprocessing.current_process().name != "MainProcess"
+    preemption = of_worker() if worker else Preemption()  # first: from here on it can be told
     described, record = describe(config)
     state = record.state()
     if state == "failed" and config.run.retry == "none":
@@ -70,8 +72,6 @@ def _cell(config: Config) -> None:
     if state == "done":
         Screen(described.name).say("already done")
         return
-    worker = multiprocessing.current_process().name != "MainProcess"
-    preemption = of_worker() if worker else Preemption()
     if preemption.requested:
         return
     try:
@@ -104,6 +104,8 @@ def main() -> None:
         _preemptible()
     except (HydraException, OmegaConfBaseException) as error:
         _refuse(explain(error, sys.argv[1:]))
+    except ConfigError as error:
+        _refuse(str(error))
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with what is missing", file=sys.stderr)
         raise SystemExit(130) from None

@@ -196,7 +196,7 @@ def _write_down(error: CellError, config: Config, described: Plan, record: Recor
     from kto_bench.screen import Screen
 
     screen = Screen(described.name)
-    if machine_rank() > 0:  # the record is the first machine's
+    if config.train.nodes > 1 and machine_rank() > 0:  # the record is the first machine's
         screen.say(f"FAILED: {error}")
         return "failed"
     lock = lock_of(config, described)

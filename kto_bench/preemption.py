@@ -9,9 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,6 +22,7 @@ EXIT_STATUS = 128 + signal.SIGTERM
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class Preempted(BaseException):
@@ -88,11 +91,34 @@ class Preemption:
         if self.requested:
             return
         self.requested, self._told = True, signal.Signals(number)
-        children = multiprocessing.active_children() if self._workers else []
-        for child in children:
-            child.terminate()
-        if not children and not self._depth:
+        if self._workers and multiprocessing.active_children():
+            threading.Thread(target=_tell_children, daemon=True).start()
+        elif not self._depth:
             self.check()
+
+
+def _tell_children() -> None:
+    """Pass SIGTERM on to every child that can save, as soon as it can, once.
+
+    One that has not begun, or has nothing to do, would die of it, and joblib then kills all the others.
+    """
+    told: set[int] = set()
+    while True:
+        for child in multiprocessing.active_children():
+            if child.pid is not None and child.pid not in told and _takes_sigterm(child.pid):
+                told.add(child.pid)
+                child.terminate()
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _takes_sigterm(pid: int) -> bool:
+    """Whether a process has a handler for SIGTERM; taken for granted where the system does not say."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return not Path("/proc/self/status").exists()
+    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 @cache

@@ -7,10 +7,12 @@ import gc
 import os
 import shutil
 import sys
+import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,20 @@ class Cells:
     """Of a sweep that is tuned, why some cells are not known yet."""
 
 
+def aloud(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook of Hydra's whose errors end the command: Hydra makes warnings of them, and exits with 0."""
+
+    @wraps(hook)
+    def loud(*arguments: Any, **named: Any) -> None:
+        try:
+            hook(*arguments, **named)
+        except Exception:
+            traceback.print_exc()
+            raise SystemExit(1) from None
+
+    return loud
+
+
 class Ledger(Callback):
     """Hydra's hooks around a multirun. Hydra itself reports only the first failure, last, and has no resume."""
 
@@ -71,6 +87,7 @@ class Ledger(Callback):
             _print_plan(cells, config, Console(), alone=True)
             raise SystemExit(0)
 
+    @aloud
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check all cells, print the plan and announce what will be run; leave where there is nothing to do.
 
@@ -88,7 +105,7 @@ class Ledger(Callback):
                 for described in cells.described.values():
                     _announce(*described)
                 for old in cells.not_refused_any_more:
-                    shutil.rmtree(old.folder)
+                    shutil.rmtree(old.folder, ignore_errors=True)  # another launch may be at it
             for overrides, node, complaint in cells.refused:
                 record = self._skip(node, complaint)
                 print(f"kto-bench: skipped {' '.join(overrides)}: {complaint}", file=sys.stderr)
@@ -98,6 +115,7 @@ class Ledger(Callback):
             # Starting workers only to find that there is nothing to do would take longer than all the rest.
             self._leave(config, cells.waiting, quiet=states <= {"done"})
 
+    @aloud
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the state of every cell and where each failure's traceback lies.
 
@@ -246,7 +264,7 @@ def _state(record: Record) -> str:
     status = record.status()
     if status is None:
         return "missing"
-    if status["state"] == "running" and is_stale(record.folder, status, file_system_time(record.folder)):
+    if status["state"] == "running" and is_stale(record.folder, status, file_system_time(record.folder.parent)):
         return "stale"
     return str(status["state"])
 

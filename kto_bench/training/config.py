@@ -24,7 +24,7 @@ RESOURCES = (
 class LoraSettings(BaseModel):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): the weights stay frozen, the adapters are trained."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0, description="the adapters' update is scaled by alpha / rank")
@@ -36,7 +36,7 @@ class LoraSettings(BaseModel):
 class Budget(BaseModel):
     """What every loss of a sweep may use, in exactly one unit; see ``kto_bench.training.budget`` for what counts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     completions: int | None = Field(None, ge=1, description="completions that are trained on; a pair counts as two")
     updates: int | None = Field(None, ge=1, description="optimiser steps")
@@ -71,7 +71,7 @@ class Budget(BaseModel):
 class TrainConfig(BaseModel):
     """Optimiser, schedule, batch, budget, precision, token limits and resources of one training stage."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     completions_per_step: int = Field(
         64, ge=1, description="completions in the global batch of one optimiser step; a pair counts as two"
@@ -174,7 +174,7 @@ class TrainConfig(BaseModel):
 class PretrainConfig(BaseModel):
     """How a model is trained from scratch: next-token prediction, AdamW, cosine schedule."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     tokens: int = Field(gt=0)
     sequence_tokens: int = Field(64, ge=2)

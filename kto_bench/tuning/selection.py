@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from kto_bench.component import ConfigError
 from kto_bench.lines import read_lines
 from kto_bench.record import Record
 
@@ -18,7 +19,7 @@ class NotYet(Exception):  # noqa: N818 - no error: trials are still to be run
     """No winner is known. The message says which trials are missing, and what to do."""
 
 
-class SelectionError(RuntimeError):
+class SelectionError(ConfigError):
     """A record that selection must not read, or cannot."""
 
 
