@@ -231,6 +231,8 @@ def _work(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    # The server ignores it, and so does what a shell starts in the background; whoever runs this cell passes it on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt), Preemption():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         try:
