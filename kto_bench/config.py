@@ -21,7 +21,7 @@ from kto_bench.evaluation.generation import Generation
 from kto_bench.evaluation.judges import Judge
 from kto_bench.evaluation.prompts import PromptSource, Split
 from kto_bench.feedback.conversions import can_serve
-from kto_bench.feedback.selection import trained_kind
+from kto_bench.feedback.subsampling import trained_kind
 from kto_bench.feedback.types import FeedbackSource
 from kto_bench.losses import Loss
 from kto_bench.models import ModelSource
@@ -195,15 +195,15 @@ def _check(config: Config) -> None:
             "per machine does the whole run; choose the same number for both"
         )
     available = config.feedback.kind()
-    if config.feedback.selects and available == "demonstrations":
+    if config.feedback.subsamples and available == "demonstrations":
         raise ConfigError(
             "feedback.keep_desirable, keep_undesirable, one_completion_per_prompt: demonstrations have no undesirable "
             "side; leave these fields alone, or choose feedback that is paired or binary"
         )
     if loss is not None:
-        if config.feedback.selects and not can_serve(trained_kind(config.feedback), loss.feedback):
+        if config.feedback.subsamples and not can_serve(trained_kind(config.feedback), loss.feedback):
             raise ConfigError(
-                f"feedback.keep_desirable, keep_undesirable, one_completion_per_prompt: {config.feedback.selection} "
+                f"feedback.keep_desirable, keep_undesirable, one_completion_per_prompt: {config.feedback.subsampling} "
                 f"takes pairs apart, and {config.loss_name!r} needs {loss.feedback} feedback; choose a loss for binary "
                 "feedback, or leave these fields at 1, 1 and false"
             )

@@ -187,8 +187,8 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
     steps = read_lines(folders["align"] / "timing.jsonl") if "align" in folders else []
     record.write_json("timing.json", {"stages": timing, **({"align": _mean_timing(steps)} if steps else {})})
     data = json.loads((folders["feedback"] / "data.json").read_text(encoding="utf-8"))
-    if "selection" in folders:
-        data["selection"] = json.loads((folders["selection"] / "data.json").read_text(encoding="utf-8"))
+    if "subsample" in folders:
+        data["subsample"] = json.loads((folders["subsample"] / "data.json").read_text(encoding="utf-8"))
     if "sft" in folders:
         data["sft"] = json.loads((folders["sft"] / "data.json").read_text(encoding="utf-8"))
     if "align" in folders:

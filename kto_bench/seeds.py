@@ -9,7 +9,7 @@ of an axis or a stream to a sweep changes no other. Nothing else in a run is ran
 |                              | pretrained on; "adapter", "value head" and "control tokens": new weights        |
 | ``seeds.data_order``         | "data order", by epoch: which examples a step sees, and KTO's mismatched pairs  |
 | ``seeds.sampling``           | "generate", by prompt: the completions that are sampled; "benchmark"            |
-| ``feedback.keep_seed``       | "selection": which part of the feedback is kept, where not all of it is         |
+| ``feedback.keep_seed``       | "subsample": which part of the feedback is kept, where not all of it is         |
 | ``feedback.seed`` (sandbox)  | "completions": the prompts and what is compared; "demonstrations"; "labels", by |
 |                              | kind of feedback: the annotator's noise, so another annotator judges the same   |
 | ``evaluation.prompts.seed``  | (sandbox) "evaluation prompts"                                                  |

@@ -14,29 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from kto_bench.code import digest_of
-from kto_bench.component import ConfigError, identity_of
+from kto_bench.component import identity_of
 from kto_bench.config import Config
-from kto_bench.feedback.batches import Step, desirable_of, schedule, units_of
 from kto_bench.feedback.conversions import as_demonstrations, split_by_prompt
-from kto_bench.feedback.selection import select, trained_kind
-from kto_bench.feedback.tokens import Encoder, TokenisedFeedback, tokenise
+from kto_bench.feedback.subsampling import subsample, trained_kind
+from kto_bench.feedback.tokens import Encoder
 from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_rows
 from kto_bench.lines import read_lines, write_lines
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
-from kto_bench.models import DIGESTS, load_policy, load_tokenizer, pad_id_of, parameters_of, positions_of
+from kto_bench.models import DIGESTS, load_policy, load_tokenizer, pad_id_of, parameters_of
 from kto_bench.preemption import Preemption
 from kto_bench.screen import Advance, Remote, Screen
 from kto_bench.seeds import derive
 from kto_bench.store import Stage, saved_beside
-from kto_bench.training.budget import Costs, within
+from kto_bench.training.budget import Costs
 from kto_bench.training.config import TrainConfig
+from kto_bench.training.examples import class_counts, steps_of, tokenised
 
 VERSIONS = {
     "pretrain": 1,
     "checkpoint": 1,
     "feedback": 1,
-    "selection": 1,
+    "subsample": 1,
     "sft": 2,
     "reference": 2,
     "mismatched_reference": 2,
@@ -109,16 +109,16 @@ class Stages:
     def trained_on(self) -> Stage:
         """The feedback that losses see: all of it, or the part of its training rows that is asked for."""
         source = self._config.feedback
-        if not source.selects:
+        if not source.subsamples:
             return self.feedback
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
             kind = source.kind()
-            kept, counts = select(Feedback(kind, read_rows(inputs["feedback"] / "train.jsonl", kind)), source)
+            kept, counts = subsample(Feedback(kind, read_rows(inputs["feedback"] / "train.jsonl", kind)), source)
             write_rows(folder / "train.jsonl", kept.rows)
             (folder / "data.json").write_text(json.dumps(counts, indent=2), encoding="utf-8")
 
-        return self._stage("selection", source.selection, {"feedback": self.feedback}, build)
+        return self._stage("subsample", source.subsampling, {"feedback": self.feedback}, build)
 
     @cached_property
     def start(self) -> Stage:
@@ -133,10 +133,10 @@ class Stages:
     def reference(self) -> Stage:
         """The reference's log-probabilities of all completions of the feedback: shared by every loss and seed order."""
         train = self._config.train
-        settings = {**_limits(train), "precision": train.precision}
+        settings = {**train.token_limits, "precision": train.precision}
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            data = self._tokenised(inputs, train, trained_kind(self._config.feedback), "train.jsonl")
+            data = tokenised(inputs, train, trained_kind(self._config.feedback), "train.jsonl")
             prompts = [data.prompts[index] for index in data.prompt_of]
             self._save_reference(folder, inputs["policy"], prompts, data.completions, advance)
 
@@ -148,7 +148,7 @@ class Stages:
         """The same for the mismatched pairs of the schedule, from which the reference point is estimated."""
         train, seed = self._config.train, self._config.seed("data_order")
         settings = {
-            **_limits(train),
+            **train.token_limits,
             "precision": train.precision,
             "completions_per_step": train.completions_per_step,
             **train.duration,
@@ -156,9 +156,9 @@ class Stages:
         }
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            data = self._tokenised(inputs, train, trained_kind(self._config.feedback), "train.jsonl", mismatched=True)
+            data = tokenised(inputs, train, trained_kind(self._config.feedback), "train.jsonl", mismatched=True)
             costs = Costs.of(data, None, parameters_of(inputs["policy"]))
-            steps = _schedule(data, "binary", train, costs, seed, mismatched=True)
+            steps = steps_of(data, "binary", train, costs, seed, mismatched=True)
             pairs = [pair for step in steps for pair in step.mismatched]
             prompts = [data.prompts[prompt] for prompt, _ in pairs]
             completions = [data.completions[completion] for _, completion in pairs]
@@ -210,7 +210,7 @@ class Stages:
 
             kind = config.feedback.kind()
             heldout = read_rows(inputs["feedback"] / "heldout.jsonl", kind) if prompts.uses_heldout else []
-            encoder = _encoder(inputs["policy"], config.train)
+            encoder = Encoder(load_tokenizer(inputs["policy"]), **config.train.token_limits)
             model = load_policy(inputs["policy"]).to(pick_device())
             questions = prompts.part(Feedback(kind, heldout), split)
             rows = generate(model, encoder, questions, generation, derive(seed, "generate"), advance)
@@ -295,11 +295,11 @@ class Stages:
                 controls.add_to_tokenizer(tokenizer, tokens)
                 new = derive(initialisation, "control tokens")
                 prepare = partial(controls.add_to_model, tokenizer=tokenizer, controls=tokens, seed=new)
-            data = self._tokenised(inputs, train, kind, rows, tokenizer, mismatched=loss.needs_kl)
+            data = tokenised(inputs, train, kind, rows, tokenizer, mismatched=loss.needs_kl)
             if tokens is not None:
                 data = controls.conditioned(data, tokenizer, tokens)
             costs = Costs.of(data, loss, parameters_of(inputs["policy"]))
-            steps = _schedule(data, loss.feedback, train, costs, order, mismatched=loss.needs_kl)
+            steps = steps_of(data, loss.feedback, train, costs, order, mismatched=loss.needs_kl)
             cached = Cached(*[
                 ReferenceLogProbs.load(inputs[name]) if name in inputs else None
                 for name in ("reference", "mismatched_reference")
@@ -313,7 +313,7 @@ class Stages:
                 on_metrics(metrics, timing)
 
             say, preemption = self._watch.screen.say, self._watch.preemption
-            warned = loss.data_warnings(*_class_counts(data, loss.feedback))
+            warned = loss.data_warnings(*class_counts(data, loss.feedback))
             for warning in warned:
                 say(f"warning: {warning}")
             # SIGTERM stops the training between steps; once it is over, the policy is still saved.
@@ -366,35 +366,6 @@ class Stages:
 
         return shared
 
-    def _tokenised(
-        self,
-        inputs: Folders,
-        train: TrainConfig,
-        kind: FeedbackKind,
-        rows: str,
-        tokenizer: Any = None,
-        *,
-        mismatched: bool = False,
-    ) -> TokenisedFeedback:
-        """The feedback's file ``rows`` as the policy sees it; ``tokenizer``, if it is not the policy's own."""
-        feedback = Feedback(kind, read_rows(inputs["feedback"] / rows, kind))
-        tokenizer = tokenizer or load_tokenizer(inputs["policy"])
-        data = tokenise(feedback, Encoder(tokenizer, train.max_prompt_tokens, train.max_completion_tokens))
-        longest = max(
-            (len(data.prompts[prompt]) + len(c) for prompt, c in zip(data.prompt_of, data.completions, strict=True)),
-            default=0,
-        )
-        if mismatched:  # pairs join any prompt with any completion
-            longest = max(map(len, data.prompts), default=0) + max(map(len, data.completions), default=0)
-        room = positions_of(inputs["policy"])
-        if room is not None and longest > room:
-            raise ConfigError(
-                f"train.max_prompt_tokens, train.max_completion_tokens: {train.max_prompt_tokens} and "
-                f"{train.max_completion_tokens} let through sequences of {longest} tokens, and the model has {room} "
-                "positions; lower them"
-            )
-        return data
-
     def _save_reference(
         self, folder: Path, policy: Path, prompts: list[list[int]], completions: list[list[int]], advance: Advance
     ) -> None:
@@ -419,41 +390,6 @@ class Stages:
 
 def _is_a_loss(cls: type) -> bool:
     return issubclass(cls, Loss) and cls is not Loss
-
-
-def _limits(train: TrainConfig) -> dict[str, int]:
-    return {"max_prompt_tokens": train.max_prompt_tokens, "max_completion_tokens": train.max_completion_tokens}
-
-
-def _encoder(policy: Path, train: TrainConfig) -> Encoder:
-    return Encoder(load_tokenizer(policy), train.max_prompt_tokens, train.max_completion_tokens)
-
-
-def _class_counts(data: TokenisedFeedback, kind: FeedbackKind) -> tuple[int, int]:
-    """How many desirable and undesirable completions a loss for ``kind`` of feedback sees."""
-    desirable = desirable_of(data)[units_of(data, kind)]
-    return int(desirable.sum()), int((~desirable).sum())
-
-
-def _schedule(
-    data: TokenisedFeedback, kind: FeedbackKind, train: TrainConfig, costs: Costs, seed: int, *, mismatched: bool
-) -> list[Step]:
-    """The steps of a training: as many as its settings say, or as its budget pays for."""
-
-    def first(steps: int | None) -> list[Step]:
-        return schedule(
-            units_of(data, kind),
-            data.prompt_of,
-            completions_per_step=train.completions_per_step,
-            epochs=train.epochs or 1.0,
-            steps=steps,
-            seed=seed,
-            mismatched=mismatched,
-        )
-
-    if train.budget is None or train.fixed_steps is not None:
-        return first(train.fixed_steps)
-    return within(train.budget, costs, first)
 
 
 def _note(metrics: Metrics, timing: Metrics) -> str:

@@ -175,6 +175,6 @@ def test_a_twin_runs(tmp_path: Path) -> None:
     runs = list((tmp_path / "results" / twin).iterdir())
     losses = Counter(json.loads((run / "status.json").read_text())["state"] for run in runs)
     assert losses == {"done": 4}
-    kept = [json.loads((run / "data.json").read_text()).get("selection") for run in runs]
+    kept = [json.loads((run / "data.json").read_text()).get("subsample") for run in runs]
     assert [one["rows"] for one in kept if one] == [one["kept"]["prompts"] for one in kept if one] != []
     assert all(json.loads((run / "scores.json").read_text())["head_to_head"] is not None for run in runs)

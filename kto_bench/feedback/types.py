@@ -63,7 +63,7 @@ class Feedback:
         return len(self.rows)
 
 
-SELECTION = ("keep_desirable", "keep_undesirable", "one_completion_per_prompt", "keep_seed")
+SUBSAMPLING = ("keep_desirable", "keep_undesirable", "one_completion_per_prompt", "keep_seed")
 """Fields of ``FeedbackSource`` that say which part of the feedback is trained on."""
 
 
@@ -72,7 +72,7 @@ class FeedbackSource(Component):
 
     name: str
     heldout_fraction: float = Field(0.0, ge=0, lt=1, description="share of the prompts kept for evaluation")
-    # What training sees of it (feedback/selection.py). Held-out prompts and demonstrations stay what they are.
+    # What training sees of it (feedback/subsampling.py). Held-out prompts and demonstrations stay what they are.
     keep_desirable: float = Field(1.0, gt=0, le=1, description="share of the desirable completions that is trained on")
     keep_undesirable: float = Field(1.0, gt=0, le=1, description="the same of the undesirable ones")
     one_completion_per_prompt: bool = Field(
@@ -81,18 +81,18 @@ class FeedbackSource(Component):
     keep_seed: int = Field(0, ge=0, description="which of them are kept; a run's own seed does not change it")
 
     @property
-    def selects(self) -> bool:
+    def subsamples(self) -> bool:
         """Whether training sees a part of the feedback only."""
         return self.one_completion_per_prompt or self.keep_desirable < 1 or self.keep_undesirable < 1
 
     @property
-    def selection(self) -> dict[str, Any]:
+    def subsampling(self) -> dict[str, Any]:
         """What decides on that part."""
-        return self.model_dump(mode="json", include=set(SELECTION))
+        return self.model_dump(mode="json", include=set(SUBSAMPLING))
 
     def identity(self) -> dict[str, Any]:
         """The fields that change what ``load`` returns: the part that training sees is a stage of its own."""
-        return {key: value for key, value in super().identity().items() if key not in SELECTION}
+        return {key: value for key, value in super().identity().items() if key not in SUBSAMPLING}
 
     def kind(self) -> FeedbackKind:
         """The kind of rows that ``load`` returns."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
-from pydantic import Field
+from torch import Tensor
 
-from kto_bench.losses.base import Completions, FeedbackKind, Loss, Output
-from kto_bench.losses.statistics import paired_statistics
+from kto_bench.losses.reward_pairs import RewardPairs
 
 
-class APOZero(Loss):
+class APOZero(RewardPairs):
     r"""APO-zero: raises the chosen completion and lowers the rejected one, both measured from the reference.
 
     .. math::
@@ -25,22 +22,7 @@ class APOZero(Loss):
     Statistics: the paired ones, with the implied reward ``beta * log(pi_theta / pi_ref)``.
     """
 
-    feedback: ClassVar[FeedbackKind] = "paired"
-    needs_reference: ClassVar[bool] = True
-
-    beta: float = Field(
-        0.1,
-        gt=0,
-        allow_inf_nan=False,
-        description="Scale of the log-ratios: a larger value saturates sooner, closer to the reference.",
-    )
-
-    def __call__(self, chosen: Completions, rejected: Completions) -> Output:
-        """Losses of n pairs; row i of both arguments shares a prompt."""
-        chosen_rewards = self.beta * chosen.log_ratio
-        rejected_rewards = self.beta * rejected.log_ratio
-        return Output(
-            # 1 - sigma(r) = sigma(-r), which does not cancel where sigma(r) is close to 1.
-            losses=torch.sigmoid(-chosen_rewards) + torch.sigmoid(rejected_rewards),
-            statistics=paired_statistics(chosen, rejected, chosen_rewards, rejected_rewards),
-        )
+    def of_rewards(self, chosen_rewards: Tensor, rejected_rewards: Tensor) -> Tensor:
+        """(n,) losses of the (n,) implied rewards of n pairs."""
+        # 1 - sigma(r) = sigma(-r), which does not cancel where sigma(r) is close to 1.
+        return torch.sigmoid(-chosen_rewards) + torch.sigmoid(rejected_rewards)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
-from kto_bench.losses.base import Completions, FeedbackKind, Loss, Output
-from kto_bench.losses.statistics import paired_statistics
+from kto_bench.losses.reward_pairs import RewardPairs
 
 
-class NCA(Loss):
+class NCA(RewardPairs):
     r"""NCA for preferences between two completions.
 
     .. math::
@@ -27,9 +25,6 @@ class NCA(Loss):
     Statistics: the paired ones, with the implied reward ``beta * log(pi_theta / pi_ref)``.
     """
 
-    feedback: ClassVar[FeedbackKind] = "paired"
-    needs_reference: ClassVar[bool] = True
-
     beta: float = Field(
         0.01,
         gt=0,
@@ -37,12 +32,7 @@ class NCA(Loss):
         description="Strength of the implied KL constraint: a larger value keeps the policy closer to the reference.",
     )
 
-    def __call__(self, chosen: Completions, rejected: Completions) -> Output:
-        """Losses of n pairs; row i of both arguments shares a prompt."""
-        chosen_rewards = self.beta * chosen.log_ratio
-        rejected_rewards = self.beta * rejected.log_ratio
+    def of_rewards(self, chosen_rewards: Tensor, rejected_rewards: Tensor) -> Tensor:
+        """(n,) losses of the (n,) implied rewards of n pairs."""
         noise = F.logsigmoid(-chosen_rewards) + F.logsigmoid(-rejected_rewards)
-        return Output(
-            losses=-F.logsigmoid(chosen_rewards) - noise / 2,
-            statistics=paired_statistics(chosen, rejected, chosen_rewards, rejected_rewards),
-        )
+        return -F.logsigmoid(chosen_rewards) - noise / 2

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch.nn.functional as F
 from pydantic import Field
+from torch import Tensor
 
-from kto_bench.losses.base import Completions, FeedbackKind, Loss, Output
-from kto_bench.losses.statistics import paired_statistics
+from kto_bench.losses.reward_pairs import RewardPairs
 
 
-class RobustDPO(Loss):
+class RobustDPO(RewardPairs):
     r"""Robust DPO: an unbiased estimate of the DPO loss under labels flipped at a known rate.
 
     .. math::
@@ -26,27 +24,13 @@ class RobustDPO(Loss):
     Statistics: the paired ones, with the implied reward ``beta * log(pi_theta / pi_ref)``.
     """
 
-    feedback: ClassVar[FeedbackKind] = "paired"
-    needs_reference: ClassVar[bool] = True
-
-    beta: float = Field(
-        0.1,
-        gt=0,
-        allow_inf_nan=False,
-        description="Strength of the implied KL constraint: a larger value keeps the policy closer to the reference.",
-    )
     label_smoothing: float = Field(
         0.1, ge=0, lt=0.5, allow_inf_nan=False, description="epsilon, the share of flipped labels; 0 is DPO."
     )
 
-    def __call__(self, chosen: Completions, rejected: Completions) -> Output:
-        """Losses of n pairs; row i of both arguments shares a prompt."""
-        chosen_rewards = self.beta * chosen.log_ratio
-        rejected_rewards = self.beta * rejected.log_ratio
+    def of_rewards(self, chosen_rewards: Tensor, rejected_rewards: Tensor) -> Tensor:
+        """(n,) losses of the (n,) implied rewards of n pairs."""
         margins = chosen_rewards - rejected_rewards
         as_labelled, flipped = -F.logsigmoid(margins), -F.logsigmoid(-margins)
         corrected = (1 - self.label_smoothing) * as_labelled - self.label_smoothing * flipped
-        return Output(
-            losses=corrected / (1 - 2 * self.label_smoothing),
-            statistics=paired_statistics(chosen, rejected, chosen_rewards, rejected_rewards),
-        )
+        return corrected / (1 - 2 * self.label_smoothing)

@@ -161,6 +161,11 @@ class TrainConfig(BaseModel):
             return {"steps": self.fixed_steps}
         return {"budget": {self.budget.unit: self.budget.amount}} if self.budget else {"epochs": self.epochs or 1.0}
 
+    @property
+    def token_limits(self) -> dict[str, int]:
+        """What an ``Encoder`` needs besides its tokenizer."""
+        return {"max_prompt_tokens": self.max_prompt_tokens, "max_completion_tokens": self.max_completion_tokens}
+
     def identity(self) -> dict[str, object]:
         """What changes the trained weights: everything but resources, and settings that are not used."""
         unused = {*RESOURCES, "epochs", "steps", "budget"}

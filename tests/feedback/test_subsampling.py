@@ -11,10 +11,9 @@ import pytest
 from small_run import MakeConfig
 
 from kto_bench.component import ConfigError
-from kto_bench.feedback.selection import select, trained_kind
+from kto_bench.feedback.subsampling import subsample, trained_kind
 from kto_bench.feedback.types import (
     Binary,
-    Demonstration,
     Feedback,
     FeedbackError,
     FeedbackKind,
@@ -40,7 +39,7 @@ SINGLES = Feedback("binary", [Binary(f"b{n}", user(f"q{n}"), f"text {n}", n % 5 
 
 
 def kept(feedback: Feedback, **fields: Any) -> list[Binary]:
-    return select(feedback, Source(**fields))[0].rows
+    return subsample(feedback, Source(**fields))[0].rows
 
 
 def counts(rows: list[Binary]) -> Counter[bool]:
@@ -58,7 +57,7 @@ def counts(rows: list[Binary]) -> Counter[bool]:
     ],
 )
 def test_the_numbers_are_exact(fields: dict[str, float], desirable: int, undesirable: int) -> None:
-    rows, summary = select(PAIRS, Source(**fields))
+    rows, summary = subsample(PAIRS, Source(**fields))
     assert counts(rows.rows) == {True: desirable, False: undesirable}
     assert summary["kept"]["desirable"] == desirable
     assert summary["before"] == {"desirable": 200, "undesirable": 200, "prompts": 100}
@@ -104,9 +103,13 @@ def test_binary_feedback_keeps_its_rows() -> None:
     assert rows == [row for row in SINGLES.rows if row in rows]
 
 
+def test_demonstrations_have_no_sides(make: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "demonstrations.jsonl").write_text('{"prompt": "w1", "completion": "w2"}\n' * 4)
+    with pytest.raises(ConfigError, match=r"feedback\.keep_desirable.*no undesirable side"):
+        make(f"feedback.path={tmp_path / 'demonstrations.jsonl'}", "loss=sft", "feedback.keep_desirable=0.5")
+
+
 def test_what_has_no_such_side_is_refused() -> None:
-    with pytest.raises(FeedbackError, match="no undesirable side"):
-        kept(Feedback("demonstrations", [Demonstration("d", user("q"), "text")]), keep_desirable=0.5)
     with pytest.raises(FeedbackError, match=r"no desirable completion to take 0\.5 of"):
         kept(Feedback("binary", [Binary("b", user("q"), "text", False)]), keep_desirable=0.5)
 
@@ -126,13 +129,13 @@ def test_paired_losses_are_refused_with_the_fields(make: MakeConfig) -> None:
 
 
 def test_only_what_is_trained_on_changes(make: MakeConfig) -> None:
-    """The start, the held-out prompts and every fingerprint without a selection are what they were."""
+    """The start, the held-out prompts and every fingerprint without subsampling are what they were."""
     whole, part = (describe(make("start=sft", *more))[0].stages for more in ([], ["feedback.keep_desirable=0.25"]))
     same = {name for name in whole if part[name].fingerprint == whole[name].fingerprint}
     assert same == {"checkpoint", "feedback", "sft"}
-    assert set(part) - set(whole) == {"selection"}
+    assert set(part) - set(whole) == {"subsample"}
     other = describe(make("start=sft", "feedback.keep_desirable=0.25", "feedback.keep_seed=1"))[0].stages
-    assert other["selection"].fingerprint != part["selection"].fingerprint
+    assert other["subsample"].fingerprint != part["subsample"].fingerprint
 
 
 def test_a_run_learns_from_the_part_and_records_it(make: MakeConfig, tmp_path: Path) -> None:
@@ -141,11 +144,11 @@ def test_a_run_learns_from_the_part_and_records_it(make: MakeConfig, tmp_path: P
     plan, record = describe(config)
     data = json.loads((record.folder / "data.json").read_text())
     pairs = data["rows"]
-    assert data["selection"]["before"]["desirable"] == data["selection"]["before"]["undesirable"] == pairs
-    assert data["selection"]["kept"]["desirable"] == round(pairs / 4)
-    assert data["selection"]["rows"] == round(pairs / 4) + pairs
-    rows = (tmp_path / "artifacts" / "selection" / plan.fingerprints["selection"] / "train.jsonl").read_text()
-    assert len(rows.splitlines()) == data["selection"]["rows"]
+    assert data["subsample"]["before"]["desirable"] == data["subsample"]["before"]["undesirable"] == pairs
+    assert data["subsample"]["kept"]["desirable"] == round(pairs / 4)
+    assert data["subsample"]["rows"] == round(pairs / 4) + pairs
+    rows = (tmp_path / "artifacts" / "subsample" / plan.fingerprints["subsample"] / "train.jsonl").read_text()
+    assert len(rows.splitlines()) == data["subsample"]["rows"]
     heldout = (tmp_path / "artifacts" / "feedback" / plan.fingerprints["feedback"] / "heldout.jsonl").read_text()
     asked = [json.loads(line)["prompt_id"] for line in (record.folder / "completions.jsonl").read_text().splitlines()]
     assert asked == [json.loads(line)["id"] for line in heldout.splitlines()]

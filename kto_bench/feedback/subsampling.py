@@ -12,23 +12,19 @@ from kto_bench.seeds import derive
 
 def trained_kind(source: FeedbackSource) -> FeedbackKind:
     """The kind of rows that losses get: pairs of which a part is taken are single completions."""
-    return "binary" if source.selects else source.kind()
+    return "binary" if source.subsamples else source.kind()
 
 
-def select(feedback: Feedback, source: FeedbackSource) -> tuple[Feedback, dict[str, Any]]:
+def subsample(feedback: Feedback, source: FeedbackSource) -> tuple[Feedback, dict[str, Any]]:
     """What ``source`` keeps of ``feedback`` for training, as binary rows in their order, and the counts of it.
 
     Pairs are taken apart: the chosen completion is desirable, the rejected one is not. Where one completion of every
     prompt is kept, that is drawn first; ``keep_desirable`` and ``keep_undesirable`` are shares of the completions of
     either class that are left then, rounded to a whole number and at least one. Draws follow from ``keep_seed`` and the
     texts alone, so the order of the rows is nothing to them, and what a share keeps is part of what a larger one keeps.
-    Raises FeedbackError for demonstrations, and where no completion of a class was there to begin with.
+    Demonstrations were refused before (``config``). Raises
+    FeedbackError where no completion of a class was there to begin with.
     """
-    if feedback.kind == "demonstrations":
-        raise FeedbackError(
-            "feedback.keep_desirable, keep_undesirable, one_completion_per_prompt: demonstrations have no undesirable "
-            "side; leave these fields alone, or choose feedback that is paired or binary"
-        )
     before = _as_binary(feedback)
     place = {row.id: _place(row, source.keep_seed) for row in before}
     kept = before
@@ -62,7 +58,7 @@ def _as_binary(feedback: Feedback) -> list[Binary]:
 
 def _place(row: Binary, seed: int) -> tuple[str, str]:
     """Where a completion is in a random order: by its text, and by its id among equal ones."""
-    text = f"{derive(seed, 'selection')}\x1f{prompt_key(row.prompt)}\x1f{row.completion}"
+    text = f"{derive(seed, 'subsample')}\x1f{prompt_key(row.prompt)}\x1f{row.completion}"
     return hashlib.sha256(text.encode()).hexdigest(), row.id
 
 
