@@ -17,6 +17,8 @@ MANIFEST = "stage.json"
 class History:
     """Wall seconds of the stages that ``artifacts`` holds, and for which models and losses they were made.
 
+    A stage is asked for by its label.
+
     The latter is known from the records under ``results``: whichever runs name a stage among theirs share it.
     """
 
@@ -37,23 +39,26 @@ class History:
 
     def has(self, stage: str, fingerprint: str) -> bool:
         """Whether the artifact is there."""
-        return fingerprint in self._seconds.get(stage, {})
+        return fingerprint in self._of(stage)
 
     def knows(self, stage: str, labels: Labels) -> bool:
         """Whether the stage was done for this very model."""
-        users = (self._users.get(fingerprint, set()) for fingerprint in self._seconds.get(stage, {}))
+        users = (self._users.get(fingerprint, set()) for fingerprint in self._of(stage))
         return any(model == str(labels.get("model")) for of in users for model, _ in of)
 
     def seconds(self, stage: str, labels: Labels) -> float | None:
         """Median over the same stage of the same model and loss; of the same model; or of any. None if there are none
         at all."""
         model, loss = _user(labels)
-        found = self._seconds.get(stage, {})
+        found = self._of(stage)
         users = {fingerprint: self._users.get(fingerprint, set()) for fingerprint in found}
         closest = [found[one] for one, of in users.items() if (model, loss) in of]
         close = [found[one] for one, of in users.items() if any(name == model for name, _ in of)]
         values = closest or close or list(found.values())
         return median(values) if values else None
+
+    def _of(self, stage: str) -> dict[str, float]:
+        return self._seconds.get(stage.partition("/")[0], {})
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class Plan:
     """The stages of one run in the order in which they are fetched, and what is named after them."""
 
     stages: dict[str, Stage]
+    """By label."""
     labels: dict[str, Any]
 
     @cached_property
@@ -48,7 +49,7 @@ class Plan:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """The fingerprint of each stage."""
+        """The fingerprint of each stage, by label."""
         return {name: stage.fingerprint for name, stage in self.stages.items()}
 
     @property
@@ -67,11 +68,9 @@ def plan(config: Config, watch: Watch) -> Plan:
         stages.start,
         *(stages.align.inputs.values() if stages.align else []),
         stages.policy,
-        stages.generate,
-        stages.judge,
-        stages.benchmark,
+        *stages.evaluation.all,
     ]
-    return Plan({stage.name: stage for stage in chain if stage is not None}, config.labels)
+    return Plan({stage.label: stage for stage in chain if stage is not None}, config.labels)
 
 
 def describe(config: Config) -> tuple[Plan, Record]:
@@ -156,8 +155,8 @@ def _help(config: Config, name: str, record: Record) -> State:
 def _store(config: Config, screen: Screen) -> Store:
     return Store(
         config.run.artifacts,
-        on_wait=lambda stage, holder: screen.waiting(stage.name, holder),
-        on_damage=lambda stage, damage: screen.say(f"{stage.name}: {damage}"),
+        on_wait=lambda stage, holder: screen.waiting(stage.label, holder),
+        on_damage=lambda stage, damage: screen.say(f"{stage.label}: {damage}"),
     )
 
 

@@ -16,11 +16,11 @@ from typing import Any
 from kto_bench.code import digest_of
 from kto_bench.component import identity_of
 from kto_bench.config import Config
+from kto_bench.evaluation_stages import EvaluationStages
 from kto_bench.feedback.conversions import as_demonstrations, split_by_prompt
 from kto_bench.feedback.subsampling import subsample, trained_kind
-from kto_bench.feedback.tokens import Encoder
 from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_rows
-from kto_bench.lines import read_lines, write_lines
+from kto_bench.lines import read_lines
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
 from kto_bench.models import DIGESTS, load_policy, load_tokenizer, pad_id_of, parameters_of
@@ -189,69 +189,9 @@ class Stages:
         return self.align or self.start
 
     @cached_property
-    def generate(self) -> Stage | None:
-        """Completions of the evaluation prompts."""
-        config, prompts, split = self._config, self._config.evaluation.prompts, self._config.evaluation.split
-        if prompts is None:
-            return None
-        generation, seed = config.evaluation.generation, config.seed("sampling")
-        settings = {
-            "prompts": prompts.identity(),
-            **({} if split == "all" else {"split": split}),
-            "generation": generation.identity(),
-            "seed": seed,
-            "max_prompt_tokens": config.train.max_prompt_tokens,
-        }
-        inputs = {"policy": self.policy, **({"feedback": self.feedback} if prompts.uses_heldout else {})}
-
-        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.evaluation.generation import generate
-            from kto_bench.training.device import pick_device
-
-            kind = config.feedback.kind()
-            heldout = read_rows(inputs["feedback"] / "heldout.jsonl", kind) if prompts.uses_heldout else []
-            encoder = Encoder(load_tokenizer(inputs["policy"]), **config.train.token_limits)
-            model = load_policy(inputs["policy"]).to(pick_device())
-            questions = prompts.part(Feedback(kind, heldout), split)
-            rows = generate(model, encoder, questions, generation, derive(seed, "generate"), advance)
-            write_lines(folder / "completions.jsonl", rows)
-
-        return self._stage("generate", settings, inputs, build)
-
-    @cached_property
-    def judge(self) -> Stage | None:
-        """Head to head of the completions against the reference completions."""
-        judge = self._config.evaluation.judge
-        if judge is None or self.generate is None:
-            return None
-
-        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.evaluation.head_to_head import judge as judge_completions
-
-            rows = read_lines(inputs["generate"] / "completions.jsonl")
-            judgements, summary = judge_completions(rows, judge, folder, progress=advance)
-            write_lines(folder / "judgements.jsonl", judgements)
-            (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-
-        return self._stage("judge", {"judge": judge.identity()}, {"generate": self.generate}, build)
-
-    @cached_property
-    def benchmark(self) -> Stage | None:
-        """Benchmarks through lm-eval."""
-        benchmarks, seed = self._config.evaluation.benchmarks, self._config.seed("sampling")
-        if benchmarks is None:
-            return None
-
-        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.training.device import pick_device
-
-            model = load_policy(inputs["policy"]).to(pick_device())
-            scores, rows = benchmarks.run(model, load_tokenizer(inputs["policy"]), derive(seed, "benchmark"), advance)
-            write_lines(folder / "benchmarks.jsonl", rows)
-            (folder / "scores.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
-
-        settings = {"benchmarks": benchmarks.identity(), "seed": seed}
-        return self._stage("benchmark", settings, {"policy": self.policy}, build)
+    def evaluation(self) -> EvaluationStages:
+        """The stages that evaluate the policy."""
+        return EvaluationStages(self._config, self.policy, self.feedback, self._stage)
 
     def _stage(
         self,
@@ -260,12 +200,14 @@ class Stages:
         inputs: Mapping[str, Stage],
         build: Build,
         machines: int = 1,
+        part: str = "",
     ) -> Stage:
         def shown(folder: Path, folders: Folders) -> None:
-            with self._watch.screen.stage(name) as advance:
+            with self._watch.screen.stage(stage.label) as advance:
                 build(folder, folders, advance)
 
-        return Stage(name, VERSIONS[name], settings, inputs, shown, machines)
+        stage = Stage(name, VERSIONS[name], settings, inputs, shown, machines, part)
+        return stage
 
     def _training(
         self, name: str, loss: Loss, train: TrainConfig, inputs: Mapping[str, Stage], kind: FeedbackKind, rows: str

@@ -51,6 +51,13 @@ class Stage:
     build: Callable[[Path, dict[str, Path]], None] = field(compare=False)
     machines: int = field(default=1, compare=False)
     """How many machines build it together: ``build`` is called on each, and the first one keeps what it makes."""
+    part: str = field(default="", compare=False)
+    """Which of several stages of this name in one run it is: a word for people, and no part of the fingerprint."""
+
+    @property
+    def label(self) -> str:
+        """What a run calls it: ``name``, or ``name/part``."""
+        return f"{self.name}/{self.part}" if self.part else self.name
 
     @cached_property
     def fingerprint(self) -> str:
@@ -141,7 +148,7 @@ class Store:
         while not self.has(stage):
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"{stage.name}: this machine's part is done, but the first machine has not made {folder} in "
+                    f"{stage.label}: this machine's part is done, but the first machine has not made {folder} in "
                     f"{SECONDS_FOR_THE_FIRST_MACHINE} s; look at its messages, and check that both see one file system"
                 )
             time.sleep(0.2)
