@@ -40,7 +40,8 @@ def entry(node: DictConfig) -> None:
     try:
         config = resolve(node)
         check_tracking(config.tracking)
-        check_machines(config.train.nodes)
+        if not multirun:  # a cell is checked by the process that does it, on whichever machine that is
+            check_machines(config.train.nodes, config.processes)
     except (ConfigError, FeedbackError) as error:
         if multirun and node.get("refused") == "skip":
             return  # the ledger has recorded it
@@ -61,11 +62,15 @@ def _cell(config: Config) -> None:
     from kto_bench.cell import run_cell
     from kto_bench.run import describe
     from kto_bench.screen import Screen
+    from kto_bench.tuning.selection import diverged
 
     worker = multiprocessing.current_process().name != "MainProcess"
     preemption = of_worker() if worker else Preemption()  # first: from here on it can be told
     described, record = describe(config)
     state = record.state()
+    if config.run.role == "trial" and diverged(record):
+        Screen(described.name).say("lost: its training diverged before")
+        return
     if state == "failed" and config.run.retry == "none":
         Screen(described.name).say("failed before and left alone; retry=failed runs it again")
         return

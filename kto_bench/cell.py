@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from filelock import FileLock
 
 from kto_bench.locks import tell_of_waiting
-from kto_bench.machines import machine_rank
+from kto_bench.machines import check_machines, machine_rank
 from kto_bench.preemption import SIGNALS, Preempted, Preemption
 
 if TYPE_CHECKING:
@@ -245,7 +245,9 @@ def _work(
             models.DIGESTS.update(digests)
             torch.set_num_threads(threads)
             tell_of_waiting(lambda waiting: sender.send(("waiting", waiting)))
-            sender.send(("ended", (execute(resolve(plain)), "")))
+            config = resolve(plain)
+            check_machines(config.train.nodes, config.processes)
+            sender.send(("ended", (execute(config), "")))
         except Preempted as stop:
             sender.send(("ended", ("preempted", str(stop))))
         except Exception as error:

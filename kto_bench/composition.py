@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.default_element import GroupDefault, InputDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.plugins.config_source import ConfigResult
@@ -39,7 +40,7 @@ class Composer:
         key = tuple(str(one.input_line) for one in groups)
         if key not in self._chosen:
             files = _OneCell(self._files)
-            defaults = create_defaults_list(files, self._name, parsed, prepend_hydra=True, skip_missing=False)
+            defaults = create_defaults_list(files, self._name, parsed, prepend_hydra=False, skip_missing=False)
             config = self._loader._compose_config_from_defaults_list(defaults.defaults, files)
             OmegaConf.set_struct(config, True)
             with open_dict(config):
@@ -52,7 +53,10 @@ class Composer:
 
 
 class _Files(CachingConfigRepository):
-    """Every file as it was read the first time, copied, since composing changes it; Hydra's own are empty."""
+    """Every file as it was read the first time, with nothing that it says of Hydra's own groups.
+
+    Composing changes lists of defaults, which are copied each time, and no content.
+    """
 
     def __init__(self, delegate: IConfigRepository) -> None:
         super().__init__(delegate)
@@ -61,10 +65,13 @@ class _Files(CachingConfigRepository):
     def load_config(self, config_path: str) -> ConfigResult | None:
         if config_path not in self.cache:
             result = self.delegate.load_config(config_path=config_path)
-            if result is not None and config_path.startswith("hydra/"):
-                result.config = OmegaConf.create()
+            if result is not None and result.defaults_list is not None:
+                result.defaults_list = [default for default in result.defaults_list if not _is_hydras(default)]
             self.cache[config_path] = result
-        return copy.deepcopy(self.cache[config_path])
+        result = copy.copy(self.cache[config_path])
+        if result is not None:
+            result.defaults_list = copy.deepcopy(result.defaults_list)
+        return result
 
     def group_exists(self, config_path: str) -> bool:
         key = "group", config_path
@@ -77,6 +84,10 @@ class _Files(CachingConfigRepository):
         if key not in self._there:
             self._there[key] = super().config_exists(config_path)
         return self._there[key]
+
+
+def _is_hydras(default: InputDefault) -> bool:
+    return isinstance(default, GroupDefault) and (default.group or "").lstrip("/").startswith("hydra/")
 
 
 class _OneCell(CachingConfigRepository):

@@ -141,6 +141,17 @@ class Config:
             **({"role": self.run.role, "trial": self.run.trial} if self.run.role else {}),
         }
 
+    @property
+    def trainings(self) -> dict[str, TrainConfig]:
+        """How each training of the run is done, by field."""
+        trainings = {"train": None if self.loss is None else self.train, "start.train": self.start.train}
+        return {field: train for field, train in trainings.items() if train is not None}
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """The processes of each training on every machine, by field."""
+        return {f"{field}.processes_per_node": train.processes_per_node for field, train in self.trainings.items()}
+
     def seed(self, axis: Axis) -> int:
         """The seed of one axis."""
         own: int | None = getattr(self.run.seeds, axis)
@@ -187,8 +198,7 @@ def _plain(node: DictConfig) -> Any:
 def _check(config: Config) -> None:
     """Refuse combinations that cannot be run."""
     loss, train = config.loss, config.train
-    trainings = {"train": None if loss is None else train, "start.train": config.start.train}
-    _check_trainings(config.model, {name: settings for name, settings in trainings.items() if settings is not None})
+    _check_trainings(config.model, config.trainings)
     if config.start.train is not None and config.start.train.nodes != train.nodes:
         raise ConfigError(
             f"start.train.nodes: {config.start.train.nodes} is not train.nodes, which is {train.nodes}: one command "
@@ -267,7 +277,7 @@ def _check_role(config: Config) -> None:
 
 
 def _check_trainings(model: ModelSource, trainings: Mapping[str, TrainConfig]) -> None:
-    """Refuse trainings, called by their fields, that the model or this machine cannot do."""
+    """Refuse trainings, called by their fields, that the model cannot do."""
     whole = [field for field, train in trainings.items() if train.lora is None]
     if (whole and not model.trainable) or (trainings and not model.adaptable):
         lora = " and ".join(f"{field}.lora" for field in whole or trainings)
@@ -282,12 +292,3 @@ def _check_trainings(model: ModelSource, trainings: Mapping[str, TrainConfig]) -
                 f"{field}.sharding: 'full' shares the model among processes, and there is one; set "
                 f"{field}.processes_per_node to the number of GPUs, or choose {field}.sharding=none"
             )
-        if train.processes_per_node > 1:
-            import torch
-
-            devices = torch.cuda.device_count()  # 0 where training is on the CPU, with any number of processes
-            if 0 < devices < train.processes_per_node:
-                raise ConfigError(
-                    f"{field}.processes_per_node: {train.processes_per_node} is more than the GPUs of this machine, "
-                    f"which has {devices}; choose at most {devices}"
-                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from kto_bench.component import ConfigError
 
@@ -20,11 +21,22 @@ def first_machine() -> str | None:
     return f"{address}:{os.environ.get('MASTER_PORT') or DEFAULT_PORT}" if address else None
 
 
-def check_machines(nodes: int) -> None:
-    """Raises ConfigError where ``nodes`` machines could not find each other.
+def check_machines(nodes: int, processes: Mapping[str, int]) -> None:
+    """Raises ConfigError where ``nodes`` machines could not find each other, or this one has too few GPUs.
 
-    For the machine that does the run only: one that hands its cells to a cluster knows no address yet.
+    ``processes`` per machine, by the field of each training. For the machine that does the run only: one that hands its
+    cells to a cluster knows no address yet, and may have other GPUs.
     """
+    for field, count in processes.items():
+        if count > 1:
+            import torch
+
+            devices = torch.cuda.device_count()  # 0 where training is on the CPU, with any number of processes
+            if 0 < devices < count:
+                raise ConfigError(
+                    f"{field}: {count} is more than the GPUs of this machine, which has {devices}; choose at most "
+                    f"{devices}"
+                )
     if nodes > 1 and first_machine() is None:
         raise ConfigError(
             f"train.nodes: {nodes} machines have to know the address of the first; start the command with srun, or set "

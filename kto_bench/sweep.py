@@ -30,13 +30,14 @@ from kto_bench.config import Config, resolve
 from kto_bench.estimate import Cell, History, estimate
 from kto_bench.feedback.types import FeedbackError
 from kto_bench.heartbeat import file_system_time, is_stale
-from kto_bench.machines import machine_rank
+from kto_bench.machines import check_machines, machine_rank
 from kto_bench.preemption import EXIT_STATUS
 from kto_bench.record import Record
 from kto_bench.run import Plan, describe, lock_of
 from kto_bench.store import fingerprint_of
 from kto_bench.tracking import check_tracking
 from kto_bench.tuning.cells import split
+from kto_bench.tuning.selection import diverged
 
 Overrides = list[str]
 LAUNCHING = ("sweep", "artifacts", "results", "tracking", "retry", "refused", "timeout_minutes")
@@ -76,13 +77,15 @@ class Ledger(Callback):
         """``only_plan``: print what would be done, and leave."""
         # Names and records only: Hydra pickles its callbacks for the workers.
         self._records: dict[str, Record] = {}
+        self._trials: set[str] = set()
         self._only_plan = only_plan
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A single run: print its plan and leave, where nothing else is wanted."""
         if self._only_plan:
             cells = Cells()
-            _describe(cells, [], OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+            own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            _describe(cells, [], own, here=False)
             _complain(cells)
             _print_plan(cells, config, Console(), alone=True)
             raise SystemExit(0)
@@ -96,7 +99,7 @@ class Ledger(Callback):
         cells = _cells(config)
         if config.refused != "skip":
             _complain(cells)
-        self._records = {name: record for name, (_, _, record) in cells.described.items()}
+        self._keep(cells)
         _print_plan(cells, config, Console(stderr=not self._only_plan))
         if self._only_plan:
             raise SystemExit(0)
@@ -110,10 +113,10 @@ class Ledger(Callback):
                 record = self._skip(node, complaint)
                 print(f"kto-bench: skipped {' '.join(overrides)}: {complaint}", file=sys.stderr)
                 self._records[record.folder.name] = record
-            states = {record.state() for record in self._records.values()}
-        if states <= {"done", "failed", "skipped"} and not (cells.waiting and "failed" not in states):
+            states = set(self._states().values())
+        if states <= {"done", "lost", "failed", "skipped"} and not (cells.waiting and "failed" not in states):
             # Starting workers only to find that there is nothing to do would take longer than all the rest.
-            self._leave(config, cells.waiting, quiet=states <= {"done"})
+            self._leave(config, cells.waiting, quiet=states <= {"done", "lost"})
 
     @aloud
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -127,8 +130,15 @@ class Ledger(Callback):
         if config.get("tune") is not None:  # by now it is known which trials have won
             cells = _cells(config)
             waiting = cells.waiting
-            self._records |= {name: record for name, (_, _, record) in cells.described.items()}
+            self._keep(cells)
         self._leave(config, waiting, quiet=False)
+
+    def _keep(self, cells: Cells) -> None:
+        self._records |= {name: record for name, (_, _, record) in cells.described.items()}
+        self._trials |= {name for name, (config, _, _) in cells.described.items() if config.run.role == "trial"}
+
+    def _states(self) -> dict[str, str]:
+        return {name: _state(record, is_trial=name in self._trials) for name, record in sorted(self._records.items())}
 
     def _skip(self, node: DictConfig, complaint: str) -> Record:
         record, labels, plain = _as_refused(node)
@@ -137,8 +147,8 @@ class Ledger(Callback):
 
     def _leave(self, config: DictConfig, waiting: list[str], *, quiet: bool) -> None:
         """Report, and raise SystemExit with what became of the cells."""
-        states = {name: _state(record) for name, record in sorted(self._records.items())}
-        unfinished = [name for name, state in states.items() if state not in ("done", "skipped")]
+        states = self._states()
+        unfinished = [name for name, state in states.items() if state not in ("done", "lost", "skipped")]
         if not quiet:
             console = Console(stderr=True)
             table = Table("run", "state", title=f"sweep {config.sweep}")
@@ -171,8 +181,9 @@ def _cells(config: DictConfig) -> Cells:
     cells.waiting = known.waiting
     composer = Composer(config.hydra.job.config_name, list(config.hydra.overrides.hydra))
     with _without_collections():
+        here = "submitit" not in str((config.hydra.get("launcher") or {}).get("_target_"))
         for cell in known.known:
-            _describe(cells, cell, composer.compose(cell))
+            _describe(cells, cell, composer.compose(cell), here=here)
     return cells
 
 
@@ -186,10 +197,12 @@ def _without_collections() -> Iterator[None]:
         gc.enable()
 
 
-def _describe(cells: Cells, overrides: Overrides, node: DictConfig) -> None:
-    """Add one cell."""
+def _describe(cells: Cells, overrides: Overrides, node: DictConfig, *, here: bool) -> None:
+    """Add one cell. ``here``: this machine is the one that runs it."""
     try:
         config = resolve(node)
+        if here:
+            check_machines(config.train.nodes, config.processes)
         check_tracking(config.tracking)
         plan, record = describe(config)
     except (ConfigError, FeedbackError) as error:
@@ -216,13 +229,18 @@ def _complain(cells: Cells) -> None:
 
 def _print_plan(cells: Cells, config: DictConfig, console: Console, *, alone: bool = False) -> None:
     """How many cells and distinct stages there are, how many of them are there already, and how long the rest takes."""
-    states = {name: _state(record) for name, (_, _, record) in cells.described.items()}
+    states = {
+        name: _state(record, is_trial=config.run.role == "trial")
+        for name, (config, _, record) in cells.described.items()
+    }
     counts = Counter(states.values())
     left_alone = () if config.retry == "failed" or alone else ("failed",)
-    todo = [name for name, state in states.items() if state not in ("done", *left_alone)]
+    todo = [name for name, state in states.items() if state not in ("done", "lost", *left_alone)]
     parts = [f"{len(states) + len(cells.refused)} cells", f"{counts['done']} already done"]
     if counts["failed"] and left_alone:
         parts.append(f"{counts['failed']} failed before and left alone (retry=failed runs them again)")
+    if counts["lost"]:
+        parts.append(f"{counts['lost']} trials lost (their training diverged)")
     if cells.refused:
         parts.append(f"{len(cells.refused)} refused and skipped")
     parts += [f"{counts[state]} {state}" for state in ("running", "stale", "preempted") if counts[state]]
@@ -259,11 +277,14 @@ def _workers(config: DictConfig) -> int:
     return count if count > 0 else max(1, (os.cpu_count() or 1) + 1 + count)
 
 
-def _state(record: Record) -> str:
-    """The state on disk; "missing" where there is none, and "stale" where it says running and nobody runs it."""
+def _state(record: Record, *, is_trial: bool) -> str:
+    """The state on disk; "missing" where there is none, "stale" where it says running and nobody runs it, and "lost"
+    for a trial whose training diverged."""
     status = record.status()
     if status is None:
         return "missing"
+    if is_trial and diverged(record):
+        return "lost"
     if status["state"] == "running" and is_stale(record.folder, status, file_system_time(record.folder.parent)):
         return "stale"
     return str(status["state"])
@@ -272,9 +293,11 @@ def _state(record: Record) -> str:
 def _announce(config: Config, plan: Plan, record: Record) -> None:
     """A pending record where there is none that counts; never over one that another launch is at work on."""
 
+    lost = config.run.role == "trial" and diverged(record)
+
     def counts() -> bool:
         state = record.state()
-        return state is not None and not (state == "failed" and config.run.retry == "failed")
+        return state is not None and not (state == "failed" and config.run.retry == "failed" and not lost)
 
     if counts():
         return

@@ -17,6 +17,7 @@ from kto_bench.component import ConfigError
 from kto_bench.config import Config, resolve
 from kto_bench.feedback.types import FeedbackError
 from kto_bench.losses import Loss
+from kto_bench.machines import check_machines
 
 CONF = ROOT / "conf"
 
@@ -232,13 +233,14 @@ def test_work_may_be_split_in_any_way_on_a_cpu(monkeypatch: pytest.MonkeyPatch, 
     config_of(*overrides)
 
 
-def test_there_may_be_no_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_may_be_no_more_processes_than_gpus_where_the_run_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    config_of("train.processes_per_node=4")
+    few, many = (config_of(f"train.processes_per_node={count}", "start=sft") for count in (4, 8))
+    check_machines(1, few.processes)
     with pytest.raises(
         ConfigError, match=r"^train\.processes_per_node: 8 is more than the GPUs .*, which has 4; choose"
     ):
-        config_of("train.processes_per_node=8", "train.nodes=2")
+        check_machines(1, many.processes)
 
 
 def test_a_sweep_s_budget_is_that_of_the_alignment_alone() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -315,14 +319,51 @@ def test_a_trial_may_see_no_test(folder: Path, split_grid: Split) -> None:
             resolve(compose("config", small(folder, *overrides)))
 
 
-def test_a_tuned_multirun_from_the_command_line(folder: Path) -> None:
-    """Two batches in one command."""
-    arguments = small(folder, "evaluation.judge.function=my_judge.prefer", "sweep=typed", "tune={trials: 1}")
-    command = [str(Path(sys.executable).parent / "kto-bench"), "-m", *arguments, "loss=dpo", "seed=0"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+def test_a_tuned_multirun_that_is_killed_among_its_trials_goes_on(folder: Path) -> None:
+    """Both batches in one command, on two processes. A trial that diverged is a result, and not tried again."""
+    command = [str(Path(sys.executable).parent / "kto-bench"), "-m", "loss=dpo,none", "seed=0", "refused=skip"]
+    command += small(folder, "evaluation.judge.function=my_judge.prefer", "sweep=typed", "hydra/launcher=processes")
+    # Of the three settings, one diverges at once and one cannot be run.
+    command += ["+tune.learning_rate=[1e30]", "+tune.beta=[0.1,-1]"]
+    records = folder / "results" / "typed"
+
+    def states() -> dict[tuple[str, ...], str]:
+        found = {}
+        for path in records.glob("*/status.json"):
+            with suppress(FileNotFoundError):  # a run that begins removes what is there
+                labels = json.loads(path.with_name("run.json").read_text())["labels"]
+                state = json.loads(path.read_text())["state"]
+                found[labels["loss"], labels.get("role", ""), str(labels.get("trial", ""))] = state
+        return found
+
+    def launch(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *more], cwd=folder, capture_output=True, text=True, timeout=300)
+
+    log = folder / "killed.log"
+    with log.open("w") as to, subprocess.Popen(command, cwd=folder, stderr=to, start_new_session=True) as killed:
+        deadline = time.monotonic() + 240
+        while states().get(("dpo", "trial", "0")) not in ("running", "done") and time.monotonic() < deadline:
+            assert killed.poll() is None, log.read_text()
+            time.sleep(0.05)
+        os.killpg(killed.pid, signal.SIGKILL)
+    assert ("dpo", "final", "0") not in states()
+    done = launch()
     assert done.returncode == 0, done.stderr
-    records = [json.loads(path.read_text()) for path in (folder / "results" / "typed").glob("*/run.json")]
-    labels = sorted((record["labels"]["loss"], record["labels"]["role"]) for record in records)
-    assert labels == [("dpo", "final"), ("dpo", "trial")]
-    states = (folder / "results" / "typed").glob("*/status.json")
-    assert [json.loads(path.read_text())["state"] for path in states] == ["done", "done"]
+    settled = states()
+    assert settled.pop(("dpo", "", "")) == "skipped"
+    assert settled == {
+        ("dpo", "trial", "0"): "done",
+        ("dpo", "trial", settled_trial(settled)): "failed",
+        ("dpo", "final", "0"): "done",
+        ("none", "final", "None"): "done",
+    }
+    before = {path: path.stat().st_mtime_ns for path in records.rglob("*")}
+    again = launch("retry=failed")
+    assert again.returncode == 0, again.stderr
+    assert "1 trials lost (their training diverged)" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in records.rglob("*")} == before
+
+
+def settled_trial(states: dict[tuple[str, ...], str]) -> str:
+    """The number of the trial that could be run beside trial 0."""
+    return next(trial for _, role, trial in states if role == "trial" and trial != "0")

@@ -19,6 +19,7 @@ from kto_bench.component import ConfigError, validate
 from kto_bench.composition import Composer
 from kto_bench.config import resolve
 from kto_bench.feedback.types import FeedbackError
+from kto_bench.record import Record
 from kto_bench.run import describe
 from kto_bench.tuning.selection import NotYet, best
 from kto_bench.tuning.spaces import Settings, Tune, draws, field_of
@@ -80,7 +81,7 @@ def split(config: DictConfig, grid: Sequence[Overrides]) -> Cells:
         ]
         cells.trials.extend(trials)
         try:
-            won = best([describe(resolve(composer.compose(trial)))[1] for trial in trials], tune.score)
+            won = best([_record(composer.compose(trial)) for trial in trials], tune.score)
         except NotYet as reason:
             cells.waiting.append(f"{' '.join(group)}: {reason}")
             continue
@@ -93,6 +94,14 @@ def split(config: DictConfig, grid: Sequence[Overrides]) -> Cells:
             f"{', '.join(sorted(parameters))}, and of tuning itself {', '.join(Tune.model_fields)}"
         )
     return cells
+
+
+def _record(node: DictConfig) -> Record | None:
+    """The record of a trial, or None where it cannot be run; whoever runs the cells says why."""
+    try:
+        return describe(resolve(node))[1]
+    except (ConfigError, FeedbackError):
+        return None
 
 
 def _refuse_seeds(tune: Tune, config: DictConfig, grid: Sequence[Overrides]) -> None:

@@ -23,19 +23,26 @@ class SelectionError(ConfigError):
     """A record that selection must not read, or cannot."""
 
 
-def best(trials: Sequence[Record], score: str) -> int:
+def best(trials: Sequence[Record | None], score: str) -> int:
     """The number of the trial with the highest mean ``score``; of equal ones, the first.
 
-    A trial whose training diverged is lost. Raises NotYet while others are missing or failed, or if all are lost;
-    SelectionError for a record that is not of a trial on validation prompts.
+    A trial whose training diverged is lost, and so is None, one that was refused. Raises NotYet while others are
+    missing or failed, or if all are lost; SelectionError for a record that is not of a trial on validation prompts.
     """
-    missing = [trial for trial, record in enumerate(trials) if not _decided(record)]
+    missing = {
+        trial: record.state() or "not begun"
+        for trial, record in enumerate(trials)
+        if record is not None and not (record.state() == "done" or diverged(record))
+    }
     if missing:
-        states = ", ".join(f"{trial} {trials[trial].state() or 'not begun'}" for trial in missing)
+        states = ", ".join(f"{trial} {state}" for trial, state in missing.items())
         raise NotYet(f"its winner is known once all {len(trials)} trials are done (trials {states})")
-    scores = [validation_score(record, score) if record.state() == "done" else -math.inf for record in trials]
+    scores = [
+        validation_score(record, score) if record is not None and record.state() == "done" else -math.inf
+        for record in trials
+    ]
     if max(scores) == -math.inf:
-        raise NotYet(f"all {len(trials)} trials diverged; give it a space with lower learning rates")
+        raise NotYet(f"all {len(trials)} trials diverged or were refused; give it a space with lower learning rates")
     return scores.index(max(scores))
 
 
@@ -58,8 +65,7 @@ def validation_score(record: Record, score: str) -> float:
     return math.fsum(values) / len(values)
 
 
-def _decided(record: Record) -> bool:
-    if record.state() != "failed":
-        return record.state() == "done"
-    status = json.loads((record.folder / "status.json").read_text(encoding="utf-8"))
-    return str(status["reason"]).startswith(DIVERGED)
+def diverged(record: Record) -> bool:
+    """Whether the run failed since its settings are bad, as it would again: of a trial, a result like any other."""
+    status = record.status() or {}
+    return status.get("state") == "failed" and str(status.get("reason")).startswith(DIVERGED)
