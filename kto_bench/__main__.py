@@ -62,13 +62,12 @@ def _cell(config: Config) -> None:
     from kto_bench.cell import run_cell
     from kto_bench.run import describe
     from kto_bench.screen import Screen
-    from kto_bench.tuning.selection import diverged
 
     worker = multiprocessing.current_process().name != "MainProcess"
     preemption = of_worker() if worker else Preemption()  # first: from here on it can be told
     described, record = describe(config)
     state = record.state()
-    if config.run.role == "trial" and diverged(record):
+    if config.run.role == "trial" and record.diverged:
         Screen(described.name).say("lost: its training diverged before")
         return
     if state == "failed" and config.run.retry == "none":

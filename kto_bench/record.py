@@ -27,6 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from kto_bench.divergence import is_diverged
 from kto_bench.heartbeat import HEARTBEAT
 from kto_bench.store import write_atomically
 
@@ -46,6 +47,7 @@ PACKAGES = (
     "alpaca-eval",
     "wandb",
 )
+OPTIONAL_PACKAGES = ("vllm",)
 
 
 class Record:
@@ -69,6 +71,11 @@ class Record:
         """The state on disk of this very run, or None where there is no readable record of it."""
         status = self.status()
         return None if status is None else str(status.get("state"))
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training failed through its own settings: of a trial of tuning, a result like any other."""
+        return is_diverged(self.status() or {})
 
     def pending(self, labels: Mapping[str, Any], stages: Mapping[str, str], config: Mapping[str, Any]) -> None:
         """Announce the run. Why an earlier attempt failed stays readable until the next one begins."""
@@ -146,12 +153,20 @@ def environment() -> dict[str, Any]:
 
     return {
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in [*PACKAGES, *filter(_has, OPTIONAL_PACKAGES)]},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "commit": _commit(),
     }
+
+
+def _has(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _commit() -> str | None:

@@ -18,13 +18,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from kto_bench.divergence import is_diverged
 from kto_bench.estimate import Cell, Estimate, History, duration, estimate, read_object
 from kto_bench.heartbeat import HEARTBEAT, file_system_time, is_stale
 
-STATES = ("running", "stale", "failed", "preempted", "unreadable", "pending", "skipped", "done")
-"""In the order in which they are shown. Stale: on record as running, but the process or its heartbeat is gone."""
+STATES = ("running", "stale", "failed", "preempted", "unreadable", "pending", "skipped", "lost", "done")
+"""In the order in which they are shown. Stale: on record as running, but the process or its heartbeat is gone. Lost: a
+trial of tuning whose training diverged, which is a result."""
 STYLES = {"done": "green", "failed": "bold red", "unreadable": "red", "stale": "yellow", "running": "cyan"}
 UNFINISHED = ("running", "stale", "pending", "preempted", "unreadable")
+WHY = "stage, or why"
+WIDTH_OF_A_FILE = 200
 USAGE_ERROR = 2
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -55,6 +59,8 @@ class Run:
             state = "unreadable"
         elif state == "running" and is_stale(folder, status, now):
             state = "stale"
+        elif run["labels"].get("role") == "trial" and is_diverged(status):
+            state = "lost"
         labels, stages = run.get("labels"), run.get("stages")
         return cls(
             folder,
@@ -206,21 +212,11 @@ class SweepStatus:
     def table(self) -> RenderableType:
         """For people."""
         table = Table(title=f"sweep {self.name}", title_justify="left")
-        table.add_column("run", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        table.add_column("stage, or why", overflow="ellipsis", no_wrap=True)
-        for name in ("host", "time", "left"):
-            table.add_column(name, no_wrap=True)
-        for run in self.runs:
-            host = run.status.get("host") if run.state in ("running", "stale", "failed", "preempted") else None
-            table.add_row(
-                Text(run.folder.name),
-                Text(run.state, STYLES.get(run.state, "")),
-                Text(run.doing if run.state == "running" else run.reason),
-                Text(str(host or "")),
-                Text("" if run.seconds is None else duration(run.seconds)),
-                Text(self._shown_left(run)),
-            )
+        rows = [self._row(run) for run in self.runs]
+        for name in ("run", "state", WHY, "host", "time", "left"):
+            table.add_column(name, no_wrap=name != WHY)  # on a narrow terminal it is the longest text that is cut
+        for row in rows:
+            table.add_row(*row)
         totals = ", ".join(f"{count} {state}" for state, count in self.totals.items())
         left = "" if not self.left else f"; left: {self.total_left}"
         lines = [Text(f"{len(self.runs)} cells: {totals}{left}")]
@@ -229,6 +225,17 @@ class SweepStatus:
             lines += [Text(f"failed: {run.folder.name}: {run.reason}") for run in failed]
             lines.append(Text(f"tracebacks: status.json in each run's folder under {self.folder}"))
         return Group(table, *lines)
+
+    def _row(self, run: Run) -> list[Text]:
+        host = run.status.get("host") if run.state in ("running", "stale", "failed", "preempted") else None
+        return [
+            Text(run.folder.name),
+            Text(run.state, STYLES.get(run.state, "")),
+            Text(run.doing if run.state == "running" else run.reason, no_wrap=True, overflow="ellipsis"),
+            Text(str(host or "")),
+            Text("" if run.seconds is None else duration(run.seconds)),
+            Text(self._shown_left(run)),
+        ]
 
     def _shown_left(self, run: Run) -> str:
         left = self.left.get(run.folder)
@@ -299,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif chosen.watch:
             status = _watch(folder, status, chosen.artifacts)
         else:
-            Console().print(status.table())
+            Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE).print(status.table())
     except StatusError as error:
         print(f"kto-bench-status: {error}", file=sys.stderr)
         return USAGE_ERROR

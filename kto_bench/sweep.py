@@ -37,7 +37,6 @@ from kto_bench.run import Plan, describe, lock_of
 from kto_bench.store import fingerprint_of
 from kto_bench.tracking import check_tracking
 from kto_bench.tuning.cells import split
-from kto_bench.tuning.selection import diverged
 
 Overrides = list[str]
 LAUNCHING = ("sweep", "artifacts", "results", "tracking", "retry", "refused", "timeout_minutes")
@@ -283,7 +282,7 @@ def _state(record: Record, *, is_trial: bool) -> str:
     status = record.status()
     if status is None:
         return "missing"
-    if is_trial and diverged(record):
+    if is_trial and record.diverged:
         return "lost"
     if status["state"] == "running" and is_stale(record.folder, status, file_system_time(record.folder.parent)):
         return "stale"
@@ -293,7 +292,7 @@ def _state(record: Record, *, is_trial: bool) -> str:
 def _announce(config: Config, plan: Plan, record: Record) -> None:
     """A pending record where there is none that counts; never over one that another launch is at work on."""
 
-    lost = config.run.role == "trial" and diverged(record)
+    lost = config.run.role == "trial" and record.diverged
 
     def counts() -> bool:
         state = record.state()

@@ -11,9 +11,6 @@ from kto_bench.component import ConfigError
 from kto_bench.lines import read_lines
 from kto_bench.record import Record
 
-DIVERGED = "TrainingDivergedError"
-"""How the reason begins of a run that failed since its settings are bad: a trial that is lost, and a result."""
-
 
 class NotYet(Exception):  # noqa: N818 - no error: trials are still to be run
     """No winner is known. The message says which trials are missing, and what to do."""
@@ -32,7 +29,7 @@ def best(trials: Sequence[Record | None], score: str) -> int:
     missing = {
         trial: record.state() or "not begun"
         for trial, record in enumerate(trials)
-        if record is not None and not (record.state() == "done" or diverged(record))
+        if record is not None and not (record.state() == "done" or record.diverged)
     }
     if missing:
         states = ", ".join(f"{trial} {state}" for trial, state in missing.items())
@@ -63,9 +60,3 @@ def validation_score(record: Record, score: str) -> float:
         known = ", ".join(["preference", *((rows[0]["scores"] or {}) if rows else {})])
         raise SelectionError(f"tune.score: the judge gave no {score!r}; choose one of {known}")
     return math.fsum(values) / len(values)
-
-
-def diverged(record: Record) -> bool:
-    """Whether the run failed since its settings are bad, as it would again: of a trial, a result like any other."""
-    status = record.status() or {}
-    return status.get("state") == "failed" and str(status.get("reason")).startswith(DIVERGED)
