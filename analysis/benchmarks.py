@@ -15,6 +15,12 @@ def scores(sweep: Sweep) -> dict[str, pd.DataFrame]:
     table = sweep.benchmarks.dropna(subset=["value"])
     if table.empty:
         raise NoDataError("no finished run has benchmark results")
+    if "group" in table:  # the tasks of a group such as MMLU together: 57 panels would say little
+        whole = table["group"].isna()
+        document = table["task"] + "/" + table["doc_id"].astype(str)
+        table = table.assign(
+            task=table["task"].where(whole, table["group"]), doc_id=table["doc_id"].astype(str).where(whole, document)
+        )
     return {
         f"{task} ({metric})": estimates(
             rows.rename(columns={"value": f"{task} {metric}"}),

@@ -17,6 +17,13 @@ LIMITS = {
     "repetition_4gram": (0.20, "repeated 4-grams"),
 }
 """Guard -> the share above which a score is shown with a warning, because the guard may explain it; and what to say."""
+OF_THE_JUDGE = {
+    "first_preferred": ("First preferred (%)", 1, 100),
+    "consistent": ("Same in both orders (%)", 1, 100),
+    "noise": ("Judge noise", 2, 100),
+    "dollars": ("Judge cost ($)", 2, 1),
+}
+"""Column -> title, digits and scale of what is known of some judges."""
 
 
 def warnings(row: dict[str, Any]) -> list[str]:
@@ -48,6 +55,9 @@ def make(sweep: Sweep) -> Sheet:
         shown["Mean tokens"] = text.number(row["mean_tokens"], 1)
         for key, name in (("share_capped", "Capped"), ("share_empty", "Empty"), ("repetition_4gram", "Repeated")):
             shown[f"{name} (%)"] = text.number(row.get(key, float("nan")), 1, 100)
+        for key, (name, digits, scale) in OF_THE_JUDGE.items():
+            if key in numbers:
+                shown[name] = text.number(row[key], digits, scale)
         shown["Warning"] = "; ".join(warnings(row))
         rows.append(shown)
     caption = (
@@ -55,6 +65,12 @@ def make(sweep: Sweep) -> Sheet:
         "the token limit, are empty, or of 4-grams that repeat. A win rate with a warning may measure the guard "
         "rather than the quality."
     )
+    if "first_preferred" in numbers:
+        caption += (
+            " First preferred: how often the judge prefers the output that it is shown first (50% is fair). Same in "
+            "both orders: the share of prompts whose verdict does not depend on that. Judge noise: the standard error "
+            "of the win rate, in points, that differing answers to one question make alone."
+        )
     return Sheet(numbers, pd.DataFrame(rows), caption)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import page
+from analysis.data_report import examples
 from analysis.estimates import rows_of
 from analysis.findings import findings
 from analysis.registry import discover
@@ -47,6 +48,7 @@ def build(sweep: Sweep, out: Path, progress: page.Progress = lambda message: Non
             findings=found,
             figures=figures,
             tables=tables,
+            data=examples(sweep),
             samples=samples(sweep),
             problems=_problems(sweep),
             configuration=_differences(sweep, "config.json"),

@@ -23,7 +23,7 @@ from torch import Tensor
 from work import CHECKPOINT, Work, write_json
 
 import kto_bench
-from kto_bench.feedback.tokens import TokenisedFeedback
+from kto_bench.feedback.tokenised import TokenisedFeedback
 from kto_bench.losses import Loss
 from kto_bench.losses.dpo import DPO
 from kto_bench.losses.kto import KTO

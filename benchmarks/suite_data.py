@@ -10,7 +10,9 @@ import numpy as np
 from work import CHECKPOINT, COLUMNS, PEER_IDS, PEER_ROWS, ROWS, Work, write_json
 
 from kto_bench.feedback.batches import Step, schedule, units_of
-from kto_bench.feedback.tokens import Encoder, TokenisedFeedback, tokenise
+from kto_bench.feedback.tokenised import TokenisedFeedback
+from kto_bench.feedback.tokenising import tokenise
+from kto_bench.feedback.tokens import Encoder
 from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows
 from kto_bench.models import load_tokenizer
 

@@ -6,7 +6,7 @@ combinations, empty data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from kto_bench.evaluation.benchmarks import Benchmarks
 from kto_bench.evaluation.generation import Generation
 from kto_bench.evaluation.judges import Judge
 from kto_bench.evaluation.prompts import PromptSource, Split
+from kto_bench.evaluation.question_set import QuestionSet
 from kto_bench.feedback.conversions import can_serve
 from kto_bench.feedback.subsampling import trained_kind
 from kto_bench.feedback.types import FeedbackSource
@@ -54,7 +55,26 @@ class EvaluationConfig(Component):
     generation: Generation = Generation()
     judge: Any = None
     benchmarks: Benchmarks | None = None
+    data_root: Path | None = Field(None, description="folder with the benchmarks' data sets, instead of the hub")
+    allow_code_execution: bool = Field(False, description="whether benchmarks may run programs that the model wrote")
     split: Split = Field("all", description="of the prompts: all; or one of two parts that share none, if tuned")
+    at_steps: tuple[int, ...] = Field(
+        (), description="updates of the alignment after which its policy is evaluated too; 0 is the start"
+    )
+
+    @field_validator("data_root")
+    @classmethod
+    def _is_a_folder(cls, root: Path | None) -> Path | None:
+        if root is not None and not root.is_dir():
+            raise ValueError("there is no such folder; give one that is laid out as docs/benchmarks.md says")
+        return root
+
+    @field_validator("at_steps")
+    @classmethod
+    def _steps(cls, steps: tuple[int, ...]) -> tuple[int, ...]:
+        if any(step < 0 for step in steps) or len(set(steps)) < len(steps):
+            raise ValueError("choose distinct numbers of updates, 0 or more, such as [0, 50, 100]")
+        return tuple(sorted(steps))
 
     @field_validator("prompts")
     @classmethod
@@ -142,6 +162,12 @@ class Config:
         }
 
     @property
+    def at_steps(self) -> tuple[int, ...]:
+        """The updates of the alignment after which its policy is evaluated, besides that at its end; none without."""
+        last = self.train.fixed_steps
+        return () if self.loss is None else tuple(step for step in self.evaluation.at_steps if step != last)
+
+    @property
     def trainings(self) -> dict[str, TrainConfig]:
         """How each training of the run is done, by field."""
         trainings = {"train": None if self.loss is None else self.train, "start.train": self.start.train}
@@ -205,10 +231,10 @@ def _check(config: Config) -> None:
             "per machine does the whole run; choose the same number for both"
         )
     available = config.feedback.kind()
-    if config.feedback.subsamples and available == "demonstrations":
+    if config.feedback.alters and available == "demonstrations":
         raise ConfigError(
-            "feedback.keep_desirable, keep_undesirable, one_completion_per_prompt: demonstrations have no undesirable "
-            "side; leave these fields alone, or choose feedback that is paired or binary"
+            "feedback.keep_desirable, keep_undesirable, one_completion_per_prompt, label_noise: demonstrations have no "
+            "undesirable side; leave these fields alone, or choose feedback that is paired or binary"
         )
     if loss is not None:
         if config.feedback.subsamples and not can_serve(trained_kind(config.feedback), loss.feedback):
@@ -248,14 +274,29 @@ def _check(config: Config) -> None:
             )
     _check_role(config)
     prompts = config.evaluation.prompts
-    if prompts is not None and prompts.uses_heldout and config.feedback.heldout_fraction == 0:
+    if prompts is not None and prompts.uses_heldout and not config.feedback.holds_out:
         raise ConfigError(
             "feedback.heldout_fraction: 0.0 leaves no held-out prompts for evaluation.prompts; choose a share, say 0.1"
         )
     if config.evaluation.judge is not None and prompts is None:
         raise ConfigError("evaluation.judge: needs completions to judge; give evaluation.prompts, or set it to null")
+    if config.evaluation.judge is not None:
+        config.evaluation.judge.check()
+    if config.evaluation.judge is not None and isinstance(prompts, QuestionSet):
+        prompts.check_judge(config.evaluation.judge)
     if config.evaluation.benchmarks is not None:
-        config.evaluation.benchmarks.check()
+        config.evaluation.benchmarks.check(config.evaluation.data_root, config.evaluation.allow_code_execution)
+    check_at_steps(config.evaluation.at_steps, None if loss is None else train.fixed_steps)
+
+
+def check_at_steps(at_steps: Sequence[int], steps: int | None) -> None:
+    """Refuse to evaluate after more updates than the alignment has; ``steps`` None: not known yet, or no alignment."""
+    late = [step for step in at_steps if steps is not None and step > steps]
+    if late:
+        raise ConfigError(
+            f"evaluation.at_steps: {late} is beyond the end of the alignment, which has {steps} updates; choose among "
+            f"0 to {steps}"
+        )
 
 
 def _check_role(config: Config) -> None:

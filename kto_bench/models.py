@@ -258,6 +258,11 @@ def _weights_of(folder: Path) -> tuple[str, str | None]:
     return pointer.get("path", str(folder)), pointer.get("revision")
 
 
+def stored_weights(folder: Path) -> tuple[str, str | None, str]:
+    """Path or hub id, revision and dtype of the weights of an artifact, for programs that load them by themselves."""
+    return *_weights_of(folder), _pointer(folder).get("dtype", "float32")
+
+
 def _load_weights(folder: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM

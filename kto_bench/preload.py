@@ -15,6 +15,6 @@ from kto_bench.evaluation.quiet import quiet
 with quiet():
     import alpaca_eval.annotators
 
-    import kto_bench.evaluation.policy_lm  # lm-eval, datasets
+    import kto_bench.evaluation.benchmark_run  # lm-eval, datasets
 
 __all__ = ["alpaca_eval", "kto_bench"]

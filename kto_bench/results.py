@@ -93,8 +93,8 @@ class Sweep:
     configurations, so that these are never averaged. A run whose labels and configuration are those of a later one,
     made before the code of the suite, the content of its data or a key of ROUNDING changed, has the state "superseded".
 
-    ``outcomes``, ``benchmarks``, ``completions`` and ``guards`` hold runs that are done, ``training`` and ``warnings``
-    also those that are not yet, ``runs`` all.
+    ``outcomes``, ``benchmarks``, ``completions``, ``guards`` and what is over training hold runs that are done,
+    ``training`` and ``warnings`` also those that are not yet, ``runs`` all.
 
     Trials of a tuned sweep are in none of these: they are a sweep of their own, ``tuning``.
     """
@@ -169,9 +169,38 @@ class Sweep:
         return self._table(lambda record: record.lines("benchmarks.jsonl"), ["task", "metric", "doc_id", "value"])
 
     @cached_property
+    def over_training(self) -> pd.DataFrame:
+        """One row per run, step at which it was evaluated (the last included) and prompt: step, completions (seen in
+        training so far), prompt_id, tokens, ended, kl (in nats from the start), preference and the judge's scores."""
+        columns = ["step", "completions", "prompt_id", "tokens", "ended", "kl", "preference"]
+        return self._table(_over_training, columns)
+
+    @cached_property
+    def benchmarks_over_training(self) -> pd.DataFrame:
+        """One row per run, step, task, metric and document: step, completions, task, metric, doc_id, value."""
+        columns = ["step", "completions", "task", "metric", "doc_id", "value"]
+        return self._table(lambda record: record.lines("benchmarks_over_training.jsonl"), columns)
+
+    @cached_property
+    def backends(self) -> pd.DataFrame:
+        """One row per run that has completions: ``backend``, what generated them."""
+        return self._table(_backend, ["backend"])
+
+    @cached_property
     def guards(self) -> pd.DataFrame:
-        """One row per run: the score guards, and ``judge`` with ``judged``, the number of prompts it judged."""
+        """One row per run: the score guards, and ``judge`` with ``judged``, the number of prompts it judged.
+
+        Of judges of which it is known also first_preferred (the mean preference for the output that is shown first),
+        consistent (the share of prompts with one verdict in both orders), noise (the standard error of the win rate
+        that the judge's noise alone makes) and dollars (what judging cost).
+        """
         return self._table(_guards, ["judge", "judged", "n", "mean_tokens", "share_capped", "share_empty"])
+
+    @cached_property
+    def question_sets(self) -> pd.DataFrame:
+        """One row per run and statistic of a published set of questions: set, name, value, standard_error, low, high,
+        scale (what a table multiplies by), published (rows of its leaderboard) and notes (why ours differ)."""
+        return self._table(_question_sets, ["set", "name", "value", "standard_error", "low", "high", "scale"])
 
     @cached_property
     def budgets(self) -> pd.DataFrame:
@@ -411,9 +440,38 @@ def _outcomes(record: Record) -> list[dict[str, Any]]:
     return rows
 
 
+def _question_sets(record: Record) -> list[dict[str, Any]]:
+    recorded = record.json("scores.json").get("statistics") or {}
+    about = {"set": recorded.get("set"), "scale": recorded.get("scale", 1)}
+    about |= {"published": recorded.get("published") or [], "notes": recorded.get("notes") or []}
+    return [{**about, "name": name, **value} for name, value in (recorded.get("values") or {}).items()]
+
+
+def _over_training(record: Record) -> list[dict[str, Any]]:
+    rows = record.lines("over_training.jsonl")
+    scores = [row.pop("scores", None) or {} for row in rows]
+    return [{**row, **more} for row, more in zip(rows, scores, strict=True)]
+
+
+def _backend(record: Record) -> list[dict[str, Any]]:
+    if not record.json("scores.json").get("guards"):
+        return []
+    generation = (record.json("config.json").get("evaluation") or {}).get("generation") or {}
+    return [{"backend": generation.get("backend", "transformers")}]
+
+
 def _guards(record: Record) -> list[dict[str, Any]]:
     scores = record.json("scores.json")
     head_to_head = scores.get("head_to_head") or {}
     if not scores.get("guards"):
         return []
-    return [{"judge": head_to_head.get("judge"), "judged": head_to_head.get("n"), **scores["guards"]}]
+    judged = {"judge": head_to_head.get("judge"), "judged": head_to_head.get("n")}
+    position, noise = head_to_head.get("position") or {}, head_to_head.get("noise") or {}
+    account = head_to_head.get("account") or {}
+    known = {
+        "first_preferred": position.get("first_preferred"),
+        "consistent": position.get("consistent"),
+        "noise": noise.get("standard_error"),
+        "dollars": account.get("dollars"),
+    }
+    return [{**judged, **{name: value for name, value in known.items() if value is not None}, **scores["guards"]}]

@@ -1,7 +1,7 @@
 """One run as a chain of stages. Read this file first.
 
     model ────► base ─────► sft ─────► reference ────► align ─┬─► generate ──► judge
-    feedback ────────────────┴────────────┴──────────────┘    └─► benchmark
+    feedback ────────────────┴────────────┴──────────────┘    └─► benchmark (one per task)
 
 ``plan`` describes every stage before anything is computed; ``execute`` fetches them one after another from the store,
 which builds what is missing, and leaves the record. Without SFT (start=base) the base is the start; with loss=none the
@@ -21,15 +21,18 @@ from typing import Any, Literal
 
 from kto_bench.config import Config
 from kto_bench.evaluation.guards import score_guards
+from kto_bench.feedback.subsampling import IDS
 from kto_bench.heartbeat import Heartbeat
-from kto_bench.lines import append_line, read_lines
+from kto_bench.lines import append_line, read_lines, write_lines
 from kto_bench.machines import machine_rank
+from kto_bench.over_training import collect_over_training
 from kto_bench.preemption import Preempted, Preemption
 from kto_bench.record import Record
 from kto_bench.screen import Screen
 from kto_bench.stages import Stages, Watch
 from kto_bench.store import Fetched, Stage, Store, fingerprint_of, locked
 from kto_bench.tracking import WandbMirror
+from kto_bench.training.examples import REPORT
 
 State = Literal["done", "failed", "cached"]
 
@@ -65,9 +68,13 @@ def plan(config: Config, watch: Watch) -> Plan:
     chain = [
         stages.feedback,  # first, since it is quick and a bad row must not cost a pretrained model
         stages.base,
+        # Before anything is trained, since with the tokens comes the data report.
+        *([stages.trained_on, stages.tokens] if stages.align else []),
+        *stages.start.inputs.values(),
         stages.start,
         *(stages.align.inputs.values() if stages.align else []),
         stages.policy,
+        *(stage for at_step in stages.over_training for stage in at_step.all),
         *stages.evaluation.all,
     ]
     return Plan({stage.label: stage for stage in chain if stage is not None}, config.labels)
@@ -172,11 +179,23 @@ def _run(config: Config, record: Record, screen: Screen, preemption: Preemption)
         fetched = {}
         for name, stage in described.stages.items():
             fetched[name] = store.fetch(stage)
+            if stage.name == "tokens":
+                record.write_json("data_report.json", _data_report(fetched))
             if preemption.requested:  # and yet we are here: a library swallowed the exception
                 raise Preempted
         rows = _collect(fetched, record)
         scores = json.loads((record.folder / "scores.json").read_text(encoding="utf-8"))
         mirror.finish(read_lines(record.folder / "metrics.jsonl"), scores, rows)
+
+
+def _data_report(fetched: dict[str, Fetched]) -> dict[str, Any]:
+    """What is known of the data so far: the feedback, the part of it that is trained on, and both as tokens."""
+    files = {"feedback": "data.json", "subsample": "data.json", "tokens": REPORT, "tokens/demonstrations": REPORT}
+    return {
+        name: json.loads((fetched[name].folder / file).read_text(encoding="utf-8"))
+        for name, file in files.items()
+        if name in fetched
+    }
 
 
 def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]]:
@@ -188,6 +207,8 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
     data = json.loads((folders["feedback"] / "data.json").read_text(encoding="utf-8"))
     if "subsample" in folders:
         data["subsample"] = json.loads((folders["subsample"] / "data.json").read_text(encoding="utf-8"))
+        if (folders["subsample"] / IDS).exists():  # parts that were made before it was kept have none
+            shutil.copy(folders["subsample"] / IDS, record.folder)
     if "sft" in folders:
         data["sft"] = json.loads((folders["sft"] / "data.json").read_text(encoding="utf-8"))
     if "align" in folders:
@@ -195,6 +216,9 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
         data |= json.loads((folders["align"] / "data.json").read_text(encoding="utf-8"))
     record.write_json("data.json", data)
     scores: dict[str, Any] = {"head_to_head": None, "benchmarks": {}, "guards": None}
+    metrics = read_lines(record.folder / "metrics.jsonl") if "align" in folders else []
+    if over_training := collect_over_training(folders, metrics, record.folder):
+        scores["over_training"] = over_training
     rows: list[dict[str, Any]] = []
     if "generate" in folders:
         shutil.copy(folders["generate"] / "completions.jsonl", record.folder)
@@ -205,9 +229,13 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
         scores["head_to_head"] = json.loads((folders["judge"] / "summary.json").read_text(encoding="utf-8"))
         preferences = {row["prompt_id"]: row["preference"] for row in read_lines(folders["judge"] / "judgements.jsonl")}
         rows = [{**row, "preference": preferences[row["prompt_id"]]} for row in rows]
-    if "benchmark" in folders:
-        shutil.copy(folders["benchmark"] / "benchmarks.jsonl", record.folder)
-        scores["benchmarks"] = json.loads((folders["benchmark"] / "scores.json").read_text(encoding="utf-8"))
+    if "statistics" in folders:
+        scores["statistics"] = json.loads((folders["statistics"] / "statistics.json").read_text(encoding="utf-8"))
+    if benchmarks := [folder for name, folder in folders.items() if name.startswith("benchmark/") and "@" not in name]:
+        lines = [row for folder in benchmarks for row in read_lines(folder / "benchmarks.jsonl")]
+        write_lines(record.folder / "benchmarks.jsonl", lines)
+        for folder in benchmarks:
+            scores["benchmarks"] |= json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     record.write_json("scores.json", scores)
     return rows
 

@@ -7,18 +7,22 @@ alike share its artifact. Raise a version when the code of a stage changes its a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kto_bench.code import digest_of
 from kto_bench.component import identity_of
-from kto_bench.config import Config
+from kto_bench.config import Config, check_at_steps
 from kto_bench.evaluation_stages import EvaluationStages
-from kto_bench.feedback.conversions import as_demonstrations, split_by_prompt
-from kto_bench.feedback.subsampling import subsample, trained_kind
+from kto_bench.evaluation_texts import evaluation_texts
+from kto_bench.feedback.preparation import prepare
+from kto_bench.feedback.subsampling import IDS, trained_kind, trained_part, write_ids
+from kto_bench.feedback.token_lists import Tokens, as_lists
 from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_rows
 from kto_bench.lines import read_lines
 from kto_bench.losses import Loss
@@ -30,19 +34,22 @@ from kto_bench.seeds import derive
 from kto_bench.store import Stage, saved_beside
 from kto_bench.training.budget import Costs
 from kto_bench.training.config import TrainConfig
-from kto_bench.training.examples import class_counts, steps_of, tokenised
+from kto_bench.training.examples import class_counts, steps_of, tokenise_into, tokenised
 
 VERSIONS = {
     "pretrain": 1,
     "checkpoint": 1,
     "feedback": 1,
     "subsample": 1,
+    "tokens": 1,
     "sft": 2,
     "reference": 2,
     "mismatched_reference": 2,
     "align": 3,
     "generate": 1,
+    "kl": 1,
     "judge": 1,
+    "statistics": 1,
     "benchmark": 1,
 }
 
@@ -85,40 +92,40 @@ class Stages:
     def feedback(self) -> Stage:
         """The feedback as rows: for training, held out (no prompt in both), and demonstrations for the SFT start."""
         source = self._config.feedback
+        texts = evaluation_texts(self._config)
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            everything = source.load()
-            train, heldout = split_by_prompt(everything, source.heldout_fraction, derive(0, "heldout"))
-            demonstrations = source.demonstrations() or as_demonstrations(train)
-            write_rows(folder / "train.jsonl", train.rows)
-            write_rows(folder / "heldout.jsonl", heldout.rows)
-            write_rows(folder / "demonstrations.jsonl", demonstrations.rows)
-            summary = {
-                "kind": everything.kind,
-                "rows": len(train),
-                "heldout_rows": len(heldout),
-                "demonstrations": len(demonstrations),
-                "dropped": everything.dropped,
-                "first_dropped": everything.first_dropped,
-            }
-            (folder / "data.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+            prepared = prepare(source, texts.load() if texts else {})
+            write_rows(folder / "train.jsonl", prepared.train.rows)
+            write_rows(folder / "heldout.jsonl", prepared.heldout.rows)
+            write_rows(folder / "demonstrations.jsonl", prepared.demonstrations.rows)
+            (folder / "data.json").write_text(json.dumps(prepared.summary, indent=2), encoding="utf-8")
 
-        return self._stage("feedback", {"feedback": source.identity()}, {}, build)
+        settings = {"feedback": source.identity(), **({"decontaminate": texts.identity()} if texts else {})}
+        return self._stage("feedback", settings, {}, build)
 
     @cached_property
     def trained_on(self) -> Stage:
         """The feedback that losses see: all of it, or the part of its training rows that is asked for."""
         source = self._config.feedback
-        if not source.subsamples:
+        if not source.alters:
             return self.feedback
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
             kind = source.kind()
-            kept, counts = subsample(Feedback(kind, read_rows(inputs["feedback"] / "train.jsonl", kind)), source)
+            kept, counts = trained_part(Feedback(kind, read_rows(inputs["feedback"] / "train.jsonl", kind)), source)
             write_rows(folder / "train.jsonl", kept.rows)
+            write_ids(folder / IDS, kept, counts.get("label_noise", {}).pop("ids", []))
             (folder / "data.json").write_text(json.dumps(counts, indent=2), encoding="utf-8")
 
         return self._stage("subsample", source.subsampling, {"feedback": self.feedback}, build)
+
+    @cached_property
+    def tokens(self) -> Stage:
+        """What losses see, as token ids."""
+        loss, kind = self._config.loss, trained_kind(self._config.feedback)
+        controls = None if loss is None else loss.control_tokens
+        return self._tokens(self.trained_on, self._config.train, kind, "train.jsonl", controls)
 
     @cached_property
     def start(self) -> Stage:
@@ -126,8 +133,10 @@ class Stages:
         train = self._config.start.train
         if train is None:
             return self.base
-        inputs = {"policy": self.base, "feedback": self.feedback}
-        return self._training("sft", SFT(), train, inputs, "demonstrations", "demonstrations.jsonl")
+        rows = "demonstrations.jsonl"
+        tokens = self._tokens(self.feedback, train, "demonstrations", rows, part="demonstrations")
+        inputs = {"policy": self.base, "feedback": self.feedback, "tokens": tokens}
+        return self._training("sft", SFT(), train, inputs, rows)
 
     @cached_property
     def reference(self) -> Stage:
@@ -136,11 +145,11 @@ class Stages:
         settings = {**train.token_limits, "precision": train.precision}
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            data = tokenised(inputs, train, trained_kind(self._config.feedback), "train.jsonl")
-            prompts = [data.prompts[index] for index in data.prompt_of]
+            data = tokenised(inputs, train)
+            prompts = as_lists(data.prompts).take(data.prompt_of)
             self._save_reference(folder, inputs["policy"], prompts, data.completions, advance)
 
-        inputs = {"policy": self.start, "feedback": self.trained_on}
+        inputs = {"policy": self.start, "tokens": self.tokens}
         return self._stage("reference", settings, inputs, self._by_workers("reference", train, build), train.nodes)
 
     @cached_property
@@ -156,15 +165,15 @@ class Stages:
         }
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            data = tokenised(inputs, train, trained_kind(self._config.feedback), "train.jsonl", mismatched=True)
+            data = tokenised(inputs, train, mismatched=True)
             costs = Costs.of(data, None, parameters_of(inputs["policy"]))
             steps = steps_of(data, "binary", train, costs, seed, mismatched=True)
-            pairs = [pair for step in steps for pair in step.mismatched]
-            prompts = [data.prompts[prompt] for prompt, _ in pairs]
-            completions = [data.completions[completion] for _, completion in pairs]
+            pairs = np.concatenate([step.mismatched for step in steps])
+            prompts = as_lists(data.prompts).take(pairs[:, 0])
+            completions = as_lists(data.completions).take(pairs[:, 1])
             self._save_reference(folder, inputs["policy"], prompts, completions, advance)
 
-        inputs = {"policy": self.start, "feedback": self.trained_on}
+        inputs = {"policy": self.start, "tokens": self.tokens}
         by_workers = self._by_workers("mismatched_reference", train, build)
         return self._stage("mismatched_reference", settings, inputs, by_workers, train.nodes)
 
@@ -174,14 +183,13 @@ class Stages:
         loss = self._config.loss
         if loss is None:
             return None
-        inputs = {"policy": self.start, "feedback": self.trained_on}
+        inputs = {"policy": self.start, "feedback": self.trained_on, "tokens": self.tokens}
         # A reference that is synced with the policy is scored as training goes.
         if loss.needs_reference and not loss.sync_every:
             inputs["reference"] = self.reference
             if loss.needs_kl:
                 inputs["mismatched_reference"] = self.mismatched_reference
-        kind = trained_kind(self._config.feedback)
-        return self._training("align", loss, self._config.train, inputs, kind, "train.jsonl")
+        return self._training("align", loss, self._config.train, inputs, "train.jsonl", self._config.at_steps)
 
     @property
     def policy(self) -> Stage:
@@ -191,7 +199,20 @@ class Stages:
     @cached_property
     def evaluation(self) -> EvaluationStages:
         """The stages that evaluate the policy."""
-        return EvaluationStages(self._config, self.policy, self.feedback, self._stage)
+        return self._evaluation(self.policy)
+
+    @cached_property
+    def over_training(self) -> list[EvaluationStages]:
+        """The stages that evaluate the policy as it was at some steps of its alignment."""
+        if self.align is None:
+            return []
+        return [self._evaluation(self.align if step else self.start, step) for step in self._config.at_steps]
+
+    def _evaluation(self, policy: Stage, step: int | None = None) -> EvaluationStages:
+        reference = self.start if self._config.at_steps else None
+        return EvaluationStages(
+            self._config, policy, self.feedback, self._stage, step, reference, self._watch.screen.say
+        )
 
     def _stage(
         self,
@@ -209,22 +230,53 @@ class Stages:
         stage = Stage(name, VERSIONS[name], settings, inputs, shown, machines, part)
         return stage
 
-    def _training(
-        self, name: str, loss: Loss, train: TrainConfig, inputs: Mapping[str, Stage], kind: FeedbackKind, rows: str
+    def _tokens(
+        self,
+        feedback: Stage,
+        train: TrainConfig,
+        kind: FeedbackKind,
+        rows: str,
+        controls: tuple[str, str] | None = None,
+        part: str = "",
     ) -> Stage:
-        """Train the policy of ``inputs`` with ``loss`` on the feedback's file ``rows``, which holds ``kind``."""
+        """The feedback's file ``rows``, which holds ``kind``, as ids of the base's tokenizer: every policy's."""
+        settings = {**train.token_limits, "rows": rows, **({} if controls is None else {"controls": list(controls)})}
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            for line in tokenise_into(folder, inputs, train, kind, rows, controls, advance):
+                self._watch.screen.say(line)
+
+        return self._stage("tokens", settings, {"tokenizer": self.base, "feedback": feedback}, build, part=part)
+
+    def _training(
+        self,
+        name: str,
+        loss: Loss,
+        train: TrainConfig,
+        inputs: Mapping[str, Stage],
+        rows: str,
+        at_steps: Sequence[int] = (),
+    ) -> Stage:
+        """Train the policy of ``inputs`` with ``loss`` on the tokens of the feedback's file ``rows``.
+
+        The policies after ``at_steps`` are kept in the artifact, too.
+        """
+        keep = [step for step in at_steps if step]
         order, initialisation = self._config.seed("data_order"), self._config.seed("initialisation")
         settings = {
             # Losses are what users edit: the code of each counts, wherever it is.
             "loss": {**identity_of(loss), "source": digest_of(type(loss), _is_a_loss)},
             "train": train.identity(),
             "seed": order if order == initialisation else {"data_order": order, "initialisation": initialisation},
+            **({"keep": keep} if at_steps else {}),
         }
         on_metrics = self._watch.on_metrics if name == "align" else lambda metrics, timing: None
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            from kto_bench.evaluation.prefix import first_prompts, save_prefixes
             from kto_bench.training import controls
             from kto_bench.training.carried import MEANS, SYNCED, Cached
+            from kto_bench.training.kept import KeptPolicies
             from kto_bench.training.loop import Safety, Trainer, TrainingDivergedError
             from kto_bench.training.policy import TrainablePolicy
             from kto_bench.training.processes import Processes
@@ -237,11 +289,13 @@ class Stages:
                 controls.add_to_tokenizer(tokenizer, tokens)
                 new = derive(initialisation, "control tokens")
                 prepare = partial(controls.add_to_model, tokenizer=tokenizer, controls=tokens, seed=new)
-            data = tokenised(inputs, train, kind, rows, tokenizer, mismatched=loss.needs_kl)
+            data = tokenised(inputs, train, mismatched=loss.needs_kl)
+            prompts = first_prompts(inputs["feedback"] / rows, data, train.max_prompt_tokens)
             if tokens is not None:
                 data = controls.conditioned(data, tokenizer, tokens)
             costs = Costs.of(data, loss, parameters_of(inputs["policy"]))
             steps = steps_of(data, loss.feedback, train, costs, order, mismatched=loss.needs_kl)
+            check_at_steps(at_steps, len(steps))
             cached = Cached(*[
                 ReferenceLogProbs.load(inputs[name]) if name in inputs else None
                 for name in ("reference", "mismatched_reference")
@@ -249,6 +303,9 @@ class Stages:
             policy = TrainablePolicy(inputs["policy"], train, derive(initialisation, "adapter"), prepare)
             pad_id, head_seed = pad_id_of(tokenizer), derive(initialisation, "value head")
             trainer = Trainer(policy.model, pad_id, data, loss, train, cached, head_seed)
+            kept = KeptPolicies(
+                saved_beside(folder), keep, lambda into: policy.save_copy(into, trainer.module, tokenizer)
+            )
 
             def on_step(metrics: Metrics, timing: Metrics) -> None:
                 advance(metrics["step"], len(steps), _note(metrics, timing))
@@ -261,13 +318,16 @@ class Stages:
             # SIGTERM stops the training between steps; once it is over, the policy is still saved.
             with preemption.deferred(raises=False):
                 try:
-                    trainer.run(steps, folder, on_step, Safety(Saves(saved_beside(folder), say), preemption, say))
+                    safety = Safety(Saves(saved_beside(folder), say), preemption, say)
+                    trainer.run(steps, folder, on_step, safety, kept)
                 except TrainingDivergedError as error:
                     for warning in warned + loss.training_warnings(read_lines(folder / "metrics.jsonl")):
                         error.add_note(f"warning: {warning}")  # goes into the record with the traceback
                     raise
                 policy.save(folder, trainer.module, tokenizer)
                 if Processes().first:
+                    kept.put_into(folder)
+                    save_prefixes(folder, prompts, data)
                     for warning in loss.training_warnings(read_lines(folder / "metrics.jsonl")):
                         say(f"warning: {warning}")
                         warned.append(warning)
@@ -309,7 +369,7 @@ class Stages:
         return shared
 
     def _save_reference(
-        self, folder: Path, policy: Path, prompts: list[list[int]], completions: list[list[int]], advance: Advance
+        self, folder: Path, policy: Path, prompts: Sequence[Tokens], completions: Sequence[Tokens], advance: Advance
     ) -> None:
         from kto_bench.training.logprobs import Scorer
         from kto_bench.training.processes import Processes

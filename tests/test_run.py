@@ -50,7 +50,7 @@ def test_a_run_leaves_a_whole_record(make: MakeConfig) -> None:
     run = read(record.folder / "run.json")
     assert run["run"] == record.folder.name == plan.name
     assert run["labels"] == {"loss": "kto", "start": "sft", "model": "tiny", "feedback": "jsonl", "seed": 0}
-    stages = "checkpoint feedback sft reference mismatched_reference align generate judge"
+    stages = "checkpoint feedback tokens tokens/demonstrations sft reference mismatched_reference align generate judge"
     assert set(run["stages"]) == set(stages.split())
     assert [row["step"] for row in read(record.folder / "metrics.jsonl")] == [1, 2, 3]
     data = read(record.folder / "data.json")
@@ -122,11 +122,11 @@ def test_stages_are_shared_by_losses_weights_and_sweeps(make: MakeConfig, tmp_pa
 CHANGES = {
     "loss.beta=0.2": {"align"},
     "train.learning_rate=1e-3": {"align"},
-    "train.max_completion_tokens=5": {"reference", "mismatched_reference", "align"},
+    "train.max_completion_tokens=5": {"tokens", "reference", "mismatched_reference", "align"},
     "train.steps=4": {"mismatched_reference", "align"},
     "train.completions_per_step=4": {"mismatched_reference", "align"},
-    "feedback.limit=30": {"feedback", "reference", "mismatched_reference", "align", "generate", "judge"},
-    "model.chat_template=plain": {"checkpoint", "reference", "mismatched_reference", "align", "generate", "judge"},
+    "feedback.limit=30": {"feedback", "tokens", "reference", "mismatched_reference", "align", "generate", "judge"},
+    "model.chat_template=plain": {"checkpoint", "tokens", "reference", "mismatched_reference", "align"},
     "seed=1": {"mismatched_reference", "align", "generate", "judge"},
     "evaluation.generation.temperature=0.5": {"generate", "judge"},
     "evaluation.judge.name=renamed": set(),
@@ -233,8 +233,9 @@ def test_policy_and_reference_agree_at_the_start_in_either_precision(make: MakeC
 
 def test_sequences_longer_than_the_model_are_refused_by_name(make: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "long.jsonl").write_text(
-        "".join(json.dumps({"prompt": "w1 " * 200, "chosen": f"w{i} " * 90, "rejected": "w3"}) + "\n" for i in range(8))
-        + json.dumps({"prompt": "w1", "chosen": "w2", "rejected": "w3"})
+        "".join(  # whichever of the prompts is held out
+            json.dumps({"prompt": f"w{i} " * 200, "chosen": "w2 " * 90, "rejected": "w3"}) + "\n" for i in range(8)
+        )
     )
     config = make(f"feedback.path={tmp_path / 'long.jsonl'}", "loss=dpo")
     assert execute(config) == "failed"

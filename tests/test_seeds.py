@@ -15,7 +15,7 @@ from small_run import MakeConfig
 from kto_bench import seeds
 from kto_bench.config import resolve
 from kto_bench.feedback.batches import schedule, units_of
-from kto_bench.feedback.tokens import TokenisedFeedback
+from kto_bench.feedback.tokenised import TokenisedFeedback
 from kto_bench.run import Plan, describe
 from kto_bench.sandbox.annotator import Annotator
 from kto_bench.sandbox.feedback import SandboxFeedback
@@ -89,7 +89,7 @@ def test_a_cell_is_the_same_in_any_sweep(make: MakeConfig) -> None:
 
 
 AXES = {
-    "seeds.initialisation": {"pretrain", "reference", "mismatched_reference", "align", "generate", "judge"},
+    "seeds.initialisation": {"pretrain", "tokens", "reference", "mismatched_reference", "align", "generate", "judge"},
     "seeds.data_order": {"mismatched_reference", "align", "generate", "judge"},
     "seeds.sampling": {"generate", "judge"},
 }

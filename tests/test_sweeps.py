@@ -28,12 +28,7 @@ OTHERS = ("quickstart", "tuned-sandbox")
 LITERATURE = [name for name in NAMES if name not in OTHERS]
 STUDIES = [name for name in LITERATURE if "-sandbox" not in name]
 COMMAND = str(Path(sys.executable).parent / "kto-bench")
-FILES = (
-    "hh_oasst_shp",
-    "oasst",
-    "ultrafeedback_binarized",
-    *(f"simpo/{model}" for model in ("zephyr_sft", "mistral_7b_instruct", "llama3_8b_sft", "llama3_8b_instruct")),
-)
+FILES = [f"simpo/{model}" for model in ("zephyr_sft", "mistral_7b_instruct", "llama3_8b_sft", "llama3_8b_instruct")]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -145,10 +140,10 @@ def test_the_family_is_every_loss() -> None:
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = subprocess.run(
-        [COMMAND, "-m", "+sweeps=one_completion_per_prompt"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [COMMAND, "-m", "+sweeps=simpo_table/none"], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2
-    assert "feedback.path: data/oasst.jsonl does not exist" in done.stderr
+    assert "feedback.path: data/simpo/zephyr_sft.jsonl does not exist" in done.stderr
     assert "in 4 cell(s)" in done.stderr
 
 

@@ -1,154 +1,207 @@
-"""Completions of evaluation prompts: batched, sampled reproducibly, independent of how prompts are batched."""
+"""Completions of evaluation prompts: batched by length, sampled reproducibly, kept as they come.
+
+What turns token ids into more token ids is a backend (``backends.py``); all that is the same whichever is chosen
+(prompts' ids, turns, streams, what is resumed) is here.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kto_bench.component import Component
 from kto_bench.evaluation.errors import EvaluationError
 from kto_bench.evaluation.prompts import EvaluationPrompt
+from kto_bench.feedback.types import Messages
+from kto_bench.lines import append_lines, read_lines, write_lines
 from kto_bench.seeds import derive
 
 if TYPE_CHECKING:
-    import torch
-
+    from kto_bench.evaluation.backends import Backend
     from kto_bench.feedback.tokens import Encoder
 
 Progress = Callable[[int, int], None]
+BackendName = Literal["transformers", "vllm"]
 
 
 class Generation(Component):
     """How completions are drawn.
 
     ``temperature`` 0 is greedy decoding. ``top_p`` keeps the most probable tokens up to this mass (Holtzman et al.
-    2020, "The Curious Case of Neural Text Degeneration", section 3.1); 1 keeps all of them.
+    2020, "The Curious Case of Neural Text Degeneration", section 3.1); 1 keeps all of them. ``backend`` is what runs
+    the model: the same seed draws other completions with another one, so a table must not mix them.
+
+    ``max_prompt_tokens`` bounds a conversation up to the completion, and is what training has where it is None. Longer
+    ones keep their end; what was cut is marked in the rows.
     """
 
     max_new_tokens: int = Field(default=256, ge=1)
     temperature: float = Field(default=0.7, ge=0, allow_inf_nan=False)
     top_p: float = Field(default=0.95, gt=0, le=1)
     batch_size: int = Field(default=64, ge=1)
+    backend: BackendName = "transformers"
+    max_prompt_tokens: int | None = Field(None, ge=1, description="null: train.max_prompt_tokens")
+
+    @field_validator("backend")
+    @classmethod
+    def _installed(cls, backend: str) -> str:
+        if backend == "vllm" and importlib.util.find_spec("vllm") is None:
+            raise ValueError("vllm is not installed here; `pip install vllm`, or choose transformers")
+        return backend
 
     def identity(self) -> dict[str, Any]:
-        """All but the batch size, which matters only through rounding, like the micro-batches of training."""
-        return {key: value for key, value in super().identity().items() if key != "batch_size"}
+        """All but the batch size, which matters only through rounding, like the micro-batches of training.
+
+        What bounds prompts is left to the caller, since it may be the training's.
+        """
+        left_out = {"batch_size", "max_prompt_tokens", *(["backend"] if self.backend == "transformers" else [])}
+        return {key: value for key, value in super().identity().items() if key not in left_out}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The token ids of one turn of one prompt: what the model was given, and what it generated, end token included."""
+
+    prompt_id: str
+    turn: int
+    prompt: list[int]
+    completion: list[int]
 
 
 def generate(
-    model: Any,
+    backend: Backend,
     encoder: Encoder,
-    prompts: list[EvaluationPrompt],
+    prompts: Sequence[EvaluationPrompt],
     generation: Generation,
     seed: int,
     progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """One row of completions.jsonl for each prompt, in the order of ``prompts``.
+    saved: Path | None = None,
+) -> tuple[list[dict[str, Any]], list[Answer]]:
+    """(One row of completions.jsonl for each prompt in the order of ``prompts``, the token ids behind them).
 
-    ``model`` is any transformers causal language model, on any device. ``tokens`` counts the generated tokens without
-    the end token; ``ended`` is false for a completion that hit ``max_new_tokens``. ``progress(done, total)`` is called
-    after each batch.
+    ``tokens`` counts the generated tokens without the end token; ``ended`` is false for a completion that hit
+    ``max_new_tokens``. Where a prompt has next turns, they are asked one after another, each after the model's own
+    answer to the one before; the row then has ``turns``, one entry for each, the first included, whose completion is
+    also that of the row. ``cut`` is true where a prompt, or the conversation before a turn, did not fit into the
+    encoder's ``max_prompt_tokens``, and absent elsewhere. ``progress(done, total)`` is called after each batch.
 
-    Each prompt draws from a stream of its own, derived from ``seed`` and its id and generated on the CPU. So the same
-    prompts with the same settings on the same machine give the same rows, and neither the batch size nor the other
-    prompts matter except through rounding: another batch shape may change the last bits of a logit, and with them,
-    rarely, a token that was nearly a tie (more often so in half precision).
+    Each prompt draws from a stream of its own, derived from ``seed``, its id and the turn. So the same prompts with the
+    same settings on the same machine give the same rows, and neither the batch size nor the other prompts matter except
+    through rounding: another batch shape may change the last bits of a logit, and with them, rarely, a token that was
+    nearly a tie (more often so in half precision).
 
-    Raises EvaluationError where ids are repeated or where a prompt and ``max_new_tokens`` exceed the model's positions.
+    Answers are appended to the file ``saved`` batch by batch; those that it holds already are not generated again.
+
+    Raises EvaluationError where ids are repeated, where a prompt starts with two BOS, and where a prompt and
+    ``max_new_tokens`` exceed the model's positions.
     """
     _check_ids(prompts)
-    tokens = [encoder.prompt(prompt.prompt) for prompt in prompts]
-    _check_positions(model, tokens, generation)
-    rows: list[dict[str, Any]] = [{} for _ in prompts]
-    longest_first = sorted(range(len(prompts)), key=lambda index: -len(tokens[index]))
-    with evaluation_mode(model):
-        for start in range(0, len(prompts), generation.batch_size):
-            batch = longest_first[start : start + generation.batch_size]
-            streams = [derive(seed, "generate", prompts[index].id) for index in batch]
-            outputs = _complete(model, encoder, [tokens[index] for index in batch], generation, streams)
-            for index, ids in zip(batch, outputs, strict=True):
-                rows[index] = _row(prompts[index], ids, encoder)
-            if progress:
-                progress(start + len(batch), len(prompts))
-    return rows
+    kept = _Kept(saved)
+    answers: list[list[Answer]] = [[] for _ in prompts]
+    total = sum(1 + len(prompt.next_turns) for prompt in prompts)
+    done = 0
+    cut: set[int] = set()
+    with backend:
+        for turn in range(1 + max((len(prompt.next_turns) for prompt in prompts), default=0)):
+            asked = [index for index, prompt in enumerate(prompts) if len(prompt.next_turns) >= turn]
+            encoded = encoder.prompts([_conversation(prompts[index], answers[index], encoder) for index in asked])
+            tokens = {index: encoded.ids[place] for place, index in enumerate(asked)}
+            cut |= {index for index, is_cut in zip(asked, encoded.is_cut, strict=True) if is_cut}
+            _check_prompts(tokens.values(), encoder, generation, backend.positions)
+            longest_first = sorted(asked, key=lambda index: -len(tokens[index]))
+            for start in range(0, len(asked), generation.batch_size):
+                batch = longest_first[start : start + generation.batch_size]
+                new = [index for index in batch if not kept.has(prompts[index].id, turn, tokens[index])]
+                if new:
+                    streams = [_stream(seed, prompts[index].id, turn) for index in new]
+                    outputs = backend.complete([tokens[index] for index in new], encoder.end_ids, generation, streams)
+                    kept.add(
+                        Answer(prompts[index].id, turn, tokens[index], _until_end(ids, encoder))
+                        for index, ids in zip(new, outputs, strict=True)
+                    )
+                for index in batch:
+                    answers[index].append(kept.answers[prompts[index].id, turn])
+                done += len(batch)
+                if progress:
+                    progress(done, total)
+    rows = [
+        _row(prompt, of, encoder, index in cut) for index, (prompt, of) in enumerate(zip(prompts, answers, strict=True))
+    ]
+    return rows, [answer for of in answers for answer in of]
 
 
-def _row(prompt: EvaluationPrompt, ids: list[int], encoder: Encoder) -> dict[str, Any]:
-    length = next((position for position, token in enumerate(ids) if token in encoder.end_ids), len(ids))
-    return {
+class _Kept:
+    """The answers so far, and their file."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.answers: dict[tuple[str, int], Answer] = {}
+        if path is not None and path.is_file():
+            found = [Answer(**row) for row in read_lines(path)]
+            self.answers = {(answer.prompt_id, answer.turn): answer for answer in found}
+            write_lines(path, map(asdict, found))  # without half a line at its end
+
+    def has(self, prompt_id: str, turn: int, prompt: list[int]) -> bool:
+        """Whether these very tokens have been answered."""
+        answer = self.answers.get((prompt_id, turn))
+        return answer is not None and answer.prompt == prompt
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        new = list(answers)
+        self.answers |= {(answer.prompt_id, answer.turn): answer for answer in new}
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            append_lines(self._path, map(asdict, new))
+
+
+def _stream(seed: int, prompt_id: str, turn: int) -> int:
+    return derive(seed, "generate", prompt_id, turn) if turn else derive(seed, "generate", prompt_id)
+
+
+def _conversation(prompt: EvaluationPrompt, answers: Sequence[Answer], encoder: Encoder) -> Messages:
+    """The messages of the next turn: the prompt, then what was answered and asked so far."""
+    messages = list(prompt.prompt)
+    for answer, question in zip(answers, prompt.next_turns, strict=False):
+        messages.append({"role": "assistant", "content": encoder.decode(_without_end(answer.completion, encoder))})
+        messages.append({"role": "user", "content": question})
+    return tuple(messages)
+
+
+def _until_end(ids: Sequence[int], encoder: Encoder) -> list[int]:
+    """Up to the first end token, which is kept."""
+    end = next((position for position, token in enumerate(ids) if token in encoder.end_ids), len(ids))
+    return list(ids[: end + 1])
+
+
+def _without_end(ids: Sequence[int], encoder: Encoder) -> Sequence[int]:
+    return ids[:-1] if ids and ids[-1] in encoder.end_ids else ids
+
+
+def _row(prompt: EvaluationPrompt, answers: Sequence[Answer], encoder: Encoder, is_cut: bool) -> dict[str, Any]:
+    turns = []
+    for answer in answers:
+        ids = _without_end(answer.completion, encoder)
+        ended = len(ids) < len(answer.completion)
+        turns.append({"completion": encoder.decode(ids), "tokens": len(ids), "ended": ended})
+    row = {
         "prompt_id": prompt.id,
         "prompt": list(prompt.prompt),
-        "completion": encoder.decode(ids[:length]),
-        "tokens": length,
-        "ended": length < len(ids),
+        **turns[0],
         "reference": prompt.reference,
         "reference_tokens": None if prompt.reference is None else encoder.length(prompt.reference),
     }
-
-
-def _complete(
-    model: Any, encoder: Encoder, prompts: list[list[int]], generation: Generation, streams: list[int]
-) -> list[list[int]]:
-    """The generated ids of one batch; after a row's end token there is padding up to the longest row."""
-    import torch
-    from transformers import GenerationConfig
-
-    width = max(map(len, prompts))
-    pad = encoder.end_ids[0]  # its value never matters: padding is masked, and what follows an end token is dropped
-    input_ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts])
-    attention_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
-    output = model.generate(
-        input_ids=input_ids.to(model.device),
-        attention_mask=attention_mask.to(model.device),
-        generation_config=GenerationConfig(
-            max_new_tokens=generation.max_new_tokens,
-            do_sample=False,
-            eos_token_id=list(encoder.end_ids),
-            pad_token_id=pad,
-        ),
-        logits_processor=[_Sampler(generation, streams, width)] if generation.temperature > 0 else [],
-    )
-    generated: list[list[int]] = output[:, width:].tolist()
-    return generated
-
-
-class _Sampler:
-    """Draws the next token by inverting the distribution function, and leaves it as the only possible one.
-
-    One uniform number per row and step decides, which is what makes rows independent of each other; transformers' own
-    sampling draws a whole batch from one global stream.
-    """
-
-    def __init__(self, generation: Generation, streams: list[int], prompt_width: int) -> None:
-        import torch
-
-        self.generation = generation
-        self.prompt_width = prompt_width
-        self.uniform = torch.stack(
-            [
-                torch.rand(
-                    generation.max_new_tokens, generator=torch.Generator().manual_seed(stream), dtype=torch.float64
-                )
-                for stream in streams
-            ]
-        )
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(batch, vocabulary) scores that are 0 for the drawn token of each row and -inf for all others."""
-        import torch
-
-        uniform = self.uniform[:, input_ids.shape[1] - self.prompt_width, None].to(scores.device)
-        probability, token = torch.sort(
-            torch.softmax(scores.double() / self.generation.temperature, -1), descending=True, stable=True
-        )
-        cumulative = probability.cumsum(-1)
-        kept = (cumulative - probability < self.generation.top_p).sum(-1, keepdim=True)
-        mass = cumulative.gather(-1, kept - 1)
-        position = torch.searchsorted(cumulative, uniform * mass, right=True).minimum(kept - 1)
-        return torch.full_like(scores, -torch.inf).scatter(-1, token.gather(-1, position), 0.0)
+    if prompt.next_turns:
+        asked = [None, *prompt.next_turns]
+        row["turns"] = [{"user": question, **turn} for question, turn in zip(asked, turns, strict=True)]
+    if is_cut:
+        row["cut"] = True
+    return row
 
 
 @contextlib.contextmanager
@@ -171,7 +224,7 @@ def evaluation_mode(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
-def _check_ids(prompts: list[EvaluationPrompt]) -> None:
+def _check_ids(prompts: Sequence[EvaluationPrompt]) -> None:
     ids = [prompt.id for prompt in prompts]
     repeated = sorted({id_ for id_ in ids if ids.count(id_) > 1}) if len(set(ids)) < len(ids) else []
     if repeated:
@@ -180,9 +233,19 @@ def _check_ids(prompts: list[EvaluationPrompt]) -> None:
         )
 
 
-def _check_positions(model: Any, tokens: list[list[int]], generation: Generation) -> None:
-    positions = getattr(model.config, "max_position_embeddings", None)
-    needed = max(map(len, tokens), default=0) + generation.max_new_tokens
+def _check_prompts(
+    tokens: Iterable[list[int]], encoder: Encoder, generation: Generation, positions: int | None
+) -> None:
+    bos = encoder.tokenizer.bos_token_id
+    longest = 0
+    for ids in tokens:
+        longest = max(longest, len(ids))
+        if bos is not None and ids[:2] == [bos, bos]:
+            raise EvaluationError(
+                f"evaluation prompts: a prompt starts with two BOS tokens ({ids[:8]}); the chat template or the "
+                "tokenizer writes one too many"
+            )
+    needed = longest + generation.max_new_tokens
     if positions is not None and needed > positions:
         raise EvaluationError(
             f"evaluation.generation.max_new_tokens: {generation.max_new_tokens} and the longest prompt need {needed} "

@@ -9,21 +9,21 @@ from kto_bench.evaluation.errors import EvaluationError
 
 
 def score_guards(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Guards over the rows of completions.jsonl.
+    """Guards over the rows of completions.jsonl: over each turn of those that have several.
 
-    ``n``; ``mean_tokens`` (tokens per completion, its end token not counted); ``share_capped`` (never ended by itself);
-    ``share_empty`` (no visible character); ``repetition_4gram`` (see ``repetition``, mean over completions). Shares are
-    in [0, 1]. Raises EvaluationError when there are no rows.
+    ``n`` (rows); ``mean_tokens`` (tokens per completion, its end token not counted); ``share_capped`` (never ended by
+    itself); ``share_empty`` (no visible character); ``repetition_4gram`` (see ``repetition``, mean over completions).
+    Shares are in [0, 1]. Raises EvaluationError when there are no rows.
     """
     if not rows:
         raise EvaluationError("score guards: there are no completions")
-    n = len(rows)
+    turns = [turn for row in rows for turn in row.get("turns", [row])]
     return {
-        "n": n,
-        "mean_tokens": sum(row["tokens"] for row in rows) / n,
-        "share_capped": sum(not row["ended"] for row in rows) / n,
-        "share_empty": sum(not row["completion"].strip() for row in rows) / n,
-        "repetition_4gram": sum(repetition(row["completion"]) for row in rows) / n,
+        "n": len(rows),
+        "mean_tokens": sum(turn["tokens"] for turn in turns) / len(turns),
+        "share_capped": sum(not turn["ended"] for turn in turns) / len(turns),
+        "share_empty": sum(not turn["completion"].strip() for turn in turns) / len(turns),
+        "repetition_4gram": sum(repetition(turn["completion"]) for turn in turns) / len(turns),
     }
 
 

@@ -1,7 +1,7 @@
 """Judges: which of two completions of a prompt is better.
 
 A judge is what alpaca_eval calls an annotator: alpaca_eval formats ``prompt_template`` for each comparison and hands
-the prompts to ``complete``, whose answers it parses with ``answers``. Each text enters the template as a JSON string in
+the prompts to ``complete``, whose answers are read with ``answers``. Each text enters the template as a JSON string in
 which braces are escaped as well (``quote``): nothing that a model writes can end the field early, imitate another
 field or be taken for a placeholder, and ``read`` gets the exact texts back from any prompt.
 
@@ -9,7 +9,8 @@ A new judge is one of:
 
 * a Python function named in YAML (``CallableJudge``);
 * a class with ``prefer(instruction, output_1, output_2)``;
-* a class with ``complete(prompts)``, for judges that answer in batches or over a network (``read`` gives the texts).
+* a class with ``complete(prompts)``, for judges that answer in batches (``read`` gives the texts);
+* a ``Wording`` for a language model behind an endpoint or on this machine (``kto_bench.evaluation.model_judge``).
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import re
 from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from kto_bench.component import Component
 from kto_bench.evaluation.errors import EvaluationError
@@ -36,22 +37,47 @@ Instruction: {instruction}
 Output 1: {output_1}
 Output 2: {output_2}
 Which output is better? Answer 1, 2 or, for a tie, 1.5."""
-_PLACEHOLDER = re.compile(r"{([^ \s]+?)}")  # what alpaca_eval takes for a placeholder
+PLACEHOLDER = re.compile(rf"{{({'|'.join(PLACEHOLDERS)})}}")
+_ANYTHING_LIKE_A_PLACEHOLDER = re.compile(r"{([^ \s]+?)}")  # what alpaca_eval takes for one
 
 
 class Judge(Component):
-    """Compares two completions of a prompt. Which of them is ours is hidden: the order is drawn per prompt."""
+    """Compares two completions of a prompt. Which of them is ours is hidden: the order is drawn per prompt.
+
+    With ``orders="both"`` each comparison is made twice, once in either order, and ``repeats`` asks each question that
+    often: the preference is then the mean, and the summary tells the judge's position bias and its noise.
+    """
 
     name: str
     prompt_template: str = PLAIN_TEMPLATE
+    orders: Literal["random", "both"] = "random"
+    repeats: int = Field(1, ge=1)
 
     @field_validator("prompt_template")
     @classmethod
     def _has_each_placeholder_once(cls, template: str) -> str:
-        found = _PLACEHOLDER.findall(template)
+        found = _ANYTHING_LIKE_A_PLACEHOLDER.findall(template)
         if sorted(found) != sorted(PLACEHOLDERS):
             raise ValueError(f"it must hold each of {{instruction}}, {{output_1}}, {{output_2}} once; found {found}")
         return template
+
+    def identity(self) -> dict[str, Any]:
+        """The fields; of ``orders`` and ``repeats`` those that ask for more than one comparison of a prompt."""
+        asked_once = {"orders": "random", "repeats": 1}
+        identity = super().identity()
+        return {key: value for key, value in identity.items() if key not in asked_once or value != asked_once[key]}
+
+    def check(self) -> None:
+        """Raise ConfigError where judging would fail for a reason that is known now, such as a missing key."""
+
+    @property
+    def exchange_template(self) -> str:
+        """The template of the prompts that ``complete`` gets and ``read`` takes apart."""
+        return self.prompt_template
+
+    def order_key(self, prompt_id: str, instruction: str) -> str:
+        """What the order of the two outputs is drawn by, beside the seed."""
+        return order_key(prompt_id, instruction)
 
     @property
     def answers(self) -> dict[float, str]:
@@ -66,13 +92,18 @@ class Judge(Component):
         """One answer for each prompt, in order. An answer that matches none of ``answers`` fails the evaluation."""
         return [_answer(self.prefer(*self.read(prompt))) for prompt in prompts]
 
+    def stated(self, answer: Any) -> float | None:
+        """The preference that ``answer`` states, if it states exactly one."""
+        found = [preference for preference, pattern in self.answers.items() if re.search(pattern, str(answer))]
+        return found[0] if len(found) == 1 else None
+
     def scores(self, instruction: str, completion: str) -> dict[str, float]:
         """Absolute scores of one completion (for example its utility); stored beside the preference. May be empty."""
         return {}
 
     def read(self, prompt: str) -> tuple[str, str, str]:
         """(instruction, output_1, output_2), exactly as they were, from a prompt that ``prompt_template`` made."""
-        match = _reader(self.prompt_template).fullmatch(prompt)
+        match = _reader(self.exchange_template).fullmatch(prompt)
         if match is None:
             raise EvaluationError(f"judge {self.name!r}: not a prompt of its prompt_template: {prompt[:200]!r}")
         instruction, output_1, output_2 = (json.loads(match[name]) for name in PLACEHOLDERS)
@@ -112,6 +143,11 @@ class CallableJudge(Judge):
         return {**super().identity(), "sources": sources}
 
 
+def order_key(prompt_id: str, instruction: str) -> str:
+    """The key of an order that is drawn for each prompt, also where two prompts share an instruction."""
+    return quote(instruction) + quote(prompt_id)
+
+
 def quote(text: str) -> str:
     """``text`` as an ASCII JSON string of one line without braces; ``json.loads`` is its inverse."""
     return json.dumps(text).replace("{", r"\u007b").replace("}", r"\u007d")
@@ -120,7 +156,7 @@ def quote(text: str) -> str:
 @functools.lru_cache(maxsize=64)
 def _reader(template: str) -> re.Pattern[str]:
     # A JSON string says where it ends, so any template with the three fields can be read in one way only.
-    literals = _PLACEHOLDER.split(template)
+    literals = PLACEHOLDER.split(template)
     pattern = [re.escape(literals[0])]
     for name, literal in zip(literals[1::2], literals[2::2], strict=True):
         pattern += [rf'(?P<{name}>"(?:[^"\\]|\\.)*+")', re.escape(literal)]

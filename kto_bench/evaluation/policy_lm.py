@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from kto_bench.evaluation.errors import EvaluationError
 from kto_bench.feedback.tokens import Encoder
@@ -24,18 +25,22 @@ class PolicyLM(HFLM):
     completion tokenised apart, with one BOS. Here a conversation keeps its ids from ``Encoder.prompt`` and the answer
     those of ``Encoder.completion``. Without a chat template (``chat=False``) all is as in lm-eval.
 
-    ``truncated`` counts the requests whose prompt did not fit the model: its end was kept, and its BOS. Raises
-    EvaluationError for a prompt that starts with two BOS.
+    ``truncated`` counts the requests whose prompt did not fit the model: its end was kept, and its BOS. An answer may
+    be as long as its task allows, but no longer than ``max_new_tokens`` and half of the model's positions;
+    ``new_tokens`` tells the length that was last asked for, and that which was allowed. ``on_progress(done, total)`` is
+    told how many requests of the last call are done. Raises EvaluationError for a prompt that starts with two BOS.
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, batch_size: int, *, chat: bool, progress: Callable[[int, int], None]
+        self, model: Any, tokenizer: Any, batch_size: int, *, chat: bool, max_new_tokens: int | None = None
     ) -> None:
         tokenizer = copy.deepcopy(tokenizer)  # HFLM may give it a padding token
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.encoder = Encoder(tokenizer, _UNLIMITED, _UNLIMITED) if chat else None
         self.truncated = 0
-        self._progress = progress
+        self.new_tokens: tuple[int, int] | None = None
+        self.on_progress: Callable[[int, int], None] = lambda done, total: None
+        self._most = min(max_new_tokens or _UNLIMITED, max(self.max_length // 2, 1))
         self._done = self._total = 0
         self._prompts: dict[str, tuple[list[int], str]] = {}  # rendered chat -> ids, start of the answer
 
@@ -96,21 +101,31 @@ class PolicyLM(HFLM):
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
-        """As in lm-eval, with the suite's progress instead of its bars."""
+        """As in lm-eval, with a cap on the answers' length, and the suite's progress instead of its bars."""
+        capped = [self._capped(request) for request in requests]
         with self._counted(len(requests)):
-            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+            return super().generate_until(capped, disable_tqdm=disable_tqdm)
+
+    def _capped(self, request: Any) -> Any:
+        context, options = request.args
+        options = normalize_gen_kwargs(options, self.max_gen_toks)
+        asked = options["max_gen_toks"]
+        self.new_tokens = asked, min(asked, self._most)
+        request = copy.copy(request)
+        request.arguments = (context, {**options, "max_gen_toks": min(asked, self._most)})
+        return request
 
     @contextlib.contextmanager
     def _counted(self, requests: int) -> Iterator[None]:
-        """Progress over ``requests`` more; a forward pass may serve several, so the count is set right at the end."""
-        self._total += requests
+        """Progress over ``requests``; a forward pass may serve several, so the count is set right at the end."""
+        self._done, self._total = 0, requests
         yield
         self._advance(self._total - self._done)
 
     def _advance(self, rows: int) -> None:
         self._done = min(self._done + rows, self._total)
         if self._total:
-            self._progress(self._done, self._total)
+            self.on_progress(self._done, self._total)
 
     def _model_call(self, inps: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         logits = super()._model_call(inps, *arguments, **options)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from kto_bench.component import Component
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.feedback.conversions import as_demonstrations, prompt_key
+from kto_bench.feedback.conversions import as_demonstrations, prompt_key, question_key
 from kto_bench.feedback.types import Feedback, Messages
 from kto_bench.seeds import derive
 
@@ -19,11 +19,15 @@ Split = Literal["all", "validation", "test"]
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPrompt:
-    """One held-out prompt. ``reference`` is the completion that the checkpoint is compared with head to head."""
+    """One held-out prompt. ``reference`` is the completion that the checkpoint is compared with head to head.
+
+    ``next_turns`` are what the user says next, each after the checkpoint's own answer to what came before.
+    """
 
     id: str
     prompt: Messages
     reference: str | None = None
+    next_turns: tuple[str, ...] = ()
 
 
 class PromptSource(Component):
@@ -39,7 +43,7 @@ class PromptSource(Component):
 
     def same_question(self, prompt: Messages) -> str:
         """A text that is equal for prompts that ask the same: these are all for validation, or all for the test."""
-        return prompt_key(prompt)
+        return question_key(prompt)
 
     def part(self, heldout: Feedback, split: Split) -> list[EvaluationPrompt]:
         """The prompts of ``load`` that are in ``split``, about half of them each.

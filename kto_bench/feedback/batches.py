@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kto_bench.component import ConfigError
-from kto_bench.feedback.tokens import TokenisedFeedback
+from kto_bench.feedback.tokenised import TokenisedFeedback
 from kto_bench.feedback.types import FeedbackKind
 from kto_bench.seeds import derive
 

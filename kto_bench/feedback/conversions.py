@@ -1,14 +1,11 @@
-"""From one kind of feedback to another, and from one set of rows to two. Pure functions of rows and a seed."""
+"""From one kind of feedback to another. Pure functions of rows."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 
-from kto_bench.component import ConfigError
-from kto_bench.feedback.types import Demonstration, Feedback, FeedbackError, FeedbackKind, Messages
-from kto_bench.seeds import derive
+from kto_bench.feedback.types import Binary, Demonstration, Feedback, FeedbackKind, Messages
 
 _SERVES: dict[FeedbackKind, tuple[FeedbackKind, ...]] = {
     "paired": ("paired", "binary", "demonstrations"),
@@ -23,41 +20,44 @@ def can_serve(available_kind: FeedbackKind, wanted_kind: FeedbackKind) -> bool:
     return wanted_kind in _SERVES[available_kind]
 
 
+def poorest(kinds: Iterable[FeedbackKind]) -> FeedbackKind:
+    """The richest kind that every one of ``kinds`` can serve: what they have in common."""
+    return min(kinds, key=lambda kind: len(_SERVES[kind]))
+
+
+def as_kind(feedback: Feedback, kind: FeedbackKind) -> Feedback:
+    """``feedback`` as rows of a kind that it can serve. Raises ValueError for any other."""
+    if not can_serve(feedback.kind, kind):
+        raise ValueError(f"{feedback.kind} feedback cannot be read as {kind}")
+    if kind == feedback.kind:
+        return feedback
+    return as_binary(feedback) if kind == "binary" else as_demonstrations(feedback)
+
+
 def as_demonstrations(feedback: Feedback) -> Feedback:
     """The good side, in order: chosen completions, desirable ones, or demonstrations as they are; it may be empty."""
     if feedback.kind == "demonstrations":
         return feedback
     if feedback.kind == "paired":
-        rows = [Demonstration(row.id, row.prompt, row.chosen) for row in feedback.rows]
+        rows = [Demonstration(row.id, row.prompt, row.chosen, row.source) for row in feedback.rows]
     else:
-        rows = [Demonstration(row.id, row.prompt, row.completion) for row in feedback.rows if row.label]
+        rows = [Demonstration(row.id, row.prompt, row.completion, row.source) for row in feedback.rows if row.label]
     return Feedback("demonstrations", rows)
 
 
-def split_by_prompt(feedback: Feedback, fraction: float, seed: int) -> tuple[Feedback, Feedback]:
-    """(train, heldout) without a prompt in common, rows in their order; about ``fraction`` of the prompts are held out.
+def as_binary(feedback: Feedback) -> Feedback:
+    """Single completions with a label: pairs are taken apart, the chosen side being desirable.
 
-    A prompt's side follows from the seed and the prompt alone (a hash below ``fraction``), so it stays where it is when
-    other rows come or go. Where that would leave a side empty, the nearest prompt is moved there. ``fraction`` 0 holds
-    out nothing. Raises ConfigError for a fraction outside [0, 1), FeedbackError if there are not two prompts to part.
-    ``dropped`` stays with train.
+    Rows of pairs are called "ID/chosen" and "ID/rejected"; what was dropped on the way stays known.
     """
-    if not 0 <= fraction < 1:
-        raise ConfigError(f"feedback.heldout_fraction: {fraction} is not allowed: choose one in [0, 1)")
-    if fraction == 0:
-        return feedback, Feedback(feedback.kind, [])
-    place = {key: _place(key, seed) for key in {prompt_key(row.prompt) for row in feedback.rows}}
-    if len(place) < 2:
-        raise FeedbackError(f"no prompt can be held out, all rows have the same (feedback.heldout_fraction {fraction})")
-    ordered = sorted(place, key=lambda key: (place[key], key))
-    count = min(max(sum(value < fraction for value in place.values()), 1), len(ordered) - 1)
-    held = set(ordered[:count])
-
-    def side(keep: Callable[[str], bool]) -> list[object]:
-        return [row for row in feedback.rows if keep(prompt_key(row.prompt))]
-
-    train = Feedback(feedback.kind, side(lambda key: key not in held), dict(feedback.dropped))
-    return train, Feedback(feedback.kind, side(lambda key: key in held))
+    if feedback.kind == "binary":
+        return feedback
+    rows = [
+        Binary(f"{row.id}/{side}", row.prompt, text, side == "chosen", row.source)
+        for row in feedback.rows
+        for side, text in (("chosen", row.chosen), ("rejected", row.rejected))
+    ]
+    return Feedback("binary", rows, dict(feedback.dropped), dict(feedback.first_dropped))
 
 
 def prompt_key(prompt: Messages) -> str:
@@ -65,6 +65,7 @@ def prompt_key(prompt: Messages) -> str:
     return json.dumps([[message["role"], message["content"]] for message in prompt], ensure_ascii=False)
 
 
-def _place(key: str, seed: int) -> float:
-    digest = hashlib.sha256(f"{derive(seed, 'held out')}\x1f{key}".encode()).digest()
-    return float(int.from_bytes(digest[:8], "big") / 2**64)
+def question_key(prompt: Messages) -> str:
+    """A prompt as one text that is equal for prompts that differ in case and white space only."""
+    turns = [[message["role"], " ".join(message["content"].split()).casefold()] for message in prompt]
+    return json.dumps(turns, ensure_ascii=False)

@@ -1,18 +1,51 @@
-"""Part of the feedback: fewer desirable or undesirable completions, or one of every prompt. Pure and seeded."""
+"""What training sees of the feedback: fewer desirable or undesirable completions, or one of every prompt, and wrong
+labels on purpose. Pure and seeded."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from kto_bench.feedback.conversions import prompt_key
+from kto_bench.feedback.conversions import as_binary, prompt_key
+from kto_bench.feedback.noise import with_noise
 from kto_bench.feedback.types import Binary, Feedback, FeedbackError, FeedbackKind, FeedbackSource
 from kto_bench.seeds import derive
+
+IDS = "trained_on.tsv.gz"
+"""The file that names the rows of a part; it goes into the record."""
 
 
 def trained_kind(source: FeedbackSource) -> FeedbackKind:
     """The kind of rows that losses get: pairs of which a part is taken are single completions."""
     return "binary" if source.subsamples else source.kind()
+
+
+def trained_part(feedback: Feedback, source: FeedbackSource) -> tuple[Feedback, dict[str, Any]]:
+    """What losses see of ``feedback``: the part that ``source`` keeps, with the label noise it asks for; and counts."""
+    counts: dict[str, Any] = {"kind": feedback.kind, "rows": len(feedback)}
+    if source.subsamples:
+        feedback, counts = subsample(feedback, source)
+    if source.label_noise > 0:
+        feedback, counts["label_noise"] = with_noise(feedback, source.label_noise, source.keep_seed)
+    return feedback, counts
+
+
+def write_ids(path: Path, feedback: Feedback, turned: Iterable[str]) -> None:
+    """One line for each row, compressed: its id and prompt's digest, its label, and whether noise turned that round.
+
+    The label is empty for pairs. The bytes depend on the rows alone.
+    """
+    noisy = set(turned)
+    lines = ["id\tprompt_sha256\tdesirable\tturned\n"]
+    for row in feedback.rows:
+        digest = hashlib.sha256(prompt_key(row.prompt).encode()).hexdigest()[:12]
+        label = str(int(row.label)) if isinstance(row, Binary) else ""
+        lines.append(f"{json.dumps(row.id, ensure_ascii=False)}\t{digest}\t{label}\t{int(row.id in noisy)}\n")
+    path.write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
 
 
 def subsample(feedback: Feedback, source: FeedbackSource) -> tuple[Feedback, dict[str, Any]]:
@@ -25,7 +58,7 @@ def subsample(feedback: Feedback, source: FeedbackSource) -> tuple[Feedback, dic
     Demonstrations were refused before (``config``). Raises
     FeedbackError where no completion of a class was there to begin with.
     """
-    before = _as_binary(feedback)
+    before: list[Binary] = as_binary(feedback).rows
     place = {row.id: _place(row, source.keep_seed) for row in before}
     kept = before
     if source.one_completion_per_prompt:
@@ -44,16 +77,6 @@ def subsample(feedback: Feedback, source: FeedbackSource) -> tuple[Feedback, dic
     kept = [row for row in kept if row.id in chosen]
     counts = {"kind": "binary", "rows": len(kept), "before": _counts(before), "kept": _counts(kept)}
     return Feedback("binary", kept), counts
-
-
-def _as_binary(feedback: Feedback) -> list[Binary]:
-    if feedback.kind == "binary":
-        return list(feedback.rows)
-    return [
-        Binary(f"{row.id}/{side}", row.prompt, text, side == "chosen")
-        for row in feedback.rows
-        for side, text in (("chosen", row.chosen), ("rejected", row.rejected))
-    ]
 
 
 def _place(row: Binary, seed: int) -> tuple[str, str]:

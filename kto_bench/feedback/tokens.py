@@ -4,7 +4,7 @@ prefix that a policy is trained after and the one that it is asked to continue a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,27 @@ import numpy as np
 from jinja2.exceptions import TemplateError
 
 from kto_bench.component import ConfigError
-from kto_bench.feedback.conversions import prompt_key
-from kto_bench.feedback.types import Feedback, FeedbackError, FeedbackKind, Messages
-
-CHUNK = 1024
-"""Texts in one call of the tokenizer; between calls ``progress`` is told."""
+from kto_bench.feedback.token_lists import TokenLists
+from kto_bench.feedback.types import FeedbackError, Messages
 
 _PROBE = "probe-of-the-assistant-turn"
-_MARK = re.compile("\ue000([0-9]+)\ue001")
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_MARK = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 """Stands for a control token's text in a message while the template is rendered (two private-use characters)."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Token ids of n texts after truncation, and how many there were before it."""
+
+    ids: TokenLists
+    whole: np.ndarray
+    """(n,) int64 tokens before the cut, BOS or end token included."""
+
+    @property
+    def is_cut(self) -> np.ndarray:
+        """(n,) bool."""
+        return self.whole > self.ids.lengths
 
 
 class Encoder:
@@ -35,9 +47,9 @@ class Encoder:
     * Both are tokenised apart and their ids concatenated, so nothing merges across the boundary.
     * Control tokens that are spelled out in a message or a completion are text, not control tokens.
 
-    ``end_ids`` are the ids at which generation stops; the first is the end token that completions get. ``truncated``
-    counts the prompts and completions that were cut. Raises ConfigError for a tokenizer that has no template or
-    nothing to end a completion with, and for lengths that leave no room.
+    ``end_ids`` are the ids at which generation stops; the first is the end token that completions get. Raises
+    ConfigError for a tokenizer that has no template or nothing to end a completion with, and for lengths that leave no
+    room.
     """
 
     def __init__(self, tokenizer: Any, max_prompt_tokens: int, max_completion_tokens: int) -> None:
@@ -52,12 +64,16 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
         self.max_completion_tokens = max_completion_tokens
-        self.truncated: dict[str, int] = {"prompt": 0, "completion": 0}
         self._bos: list[int] = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        special = {token.content: id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self._control = sorted(special, key=lambda text: (-len(text), text))  # longest first, as the tokenizer matches
-        self._control_ids = frozenset(special.values())
-        self._control_text = re.compile("|".join(map(re.escape, self._control)) or r"(?!)")
+        self._special = {
+            token.content: (id_, token) for id_, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        control = sorted(self._special, key=lambda text: (-len(text), text))  # longest first, as the tokenizer matches
+        self._control_ids = frozenset(id_ for id_, _ in self._special.values())
+        # What a mark stands for: a control token's text, or the character that marks begin with.
+        self._marked = [*control, _OPEN]
+        self._control_text = re.compile("|".join(map(re.escape, control)) or r"(?!)")
+        self._to_mark = re.compile("|".join(map(re.escape, self._marked)))
         self.end_ids: tuple[int, ...] = self._find_end_ids()
         needed = len(self._bos) + len(self._generation_prompt()) + 1
         if max_prompt_tokens < needed:
@@ -68,28 +84,32 @@ class Encoder:
 
     def prompt(self, messages: Messages) -> list[int]:
         """The ids of a prompt, 1 to ``max_prompt_tokens`` of them."""
-        return self.prompts([messages])[0]
+        return self.prompts([messages]).ids[0]
 
     def completion(self, text: str) -> list[int]:
         """The ids of a completion, 1 to ``max_completion_tokens`` of them."""
-        return self.completions([text])[0]
+        return self.completions([text]).ids[0]
 
-    def prompts(self, conversations: Sequence[Messages]) -> list[list[int]]:
+    def prompts(self, conversations: Sequence[Messages]) -> Cut:
         """``prompt`` of many conversations in one call of the tokenizer."""
-        texts = [self.render(messages) for messages in conversations]
-        encoded = self._encode([_MARK.sub("", text) for text in texts])
-        return [
-            self._cut_prompt(self._encode_marked(text) if _MARK.search(text) else ids)
-            for text, ids in zip(texts, encoded, strict=True)
-        ]
+        texts = self._render(conversations)
+        marked = [_OPEN in text for text in texts]
+        encoded = self._encode(["" if is_marked else text for text, is_marked in zip(texts, marked, strict=True)])
+        if any(marked):
+            rows = zip(texts, encoded, marked, strict=True)
+            encoded = TokenLists.of([self._encode_marked(text) if is_marked else ids for text, ids, is_marked in rows])
+        return self._cut_prompts(encoded)
 
-    def completions(self, texts: Sequence[str]) -> list[list[int]]:
+    def completions(self, texts: Sequence[str]) -> Cut:
         """``completion`` of many texts in one call of the tokenizer."""
-        return [self._end_completion(ids) for ids in self._encode(texts, control=False)]
+        ids = self._encode(texts, control=False).without(self.end_ids)
+        kept = np.minimum(ids.lengths, self.max_completion_tokens)
+        ended = ids.lengths < self.max_completion_tokens
+        return Cut(ids.first(kept).extended((), self.end_ids[:1], ended), ids.lengths + 1)
 
     def length(self, text: str) -> int:
         """The number of tokens of a whole completion, without its end token."""
-        return len(self._encode([text], control=False)[0])
+        return int(self._encode([text], control=False).lengths[0])
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of a completion's ids, without control tokens."""
@@ -97,15 +117,33 @@ class Encoder:
         text: str = self.tokenizer.decode([id_ for id_ in ids if id_ not in self._control_ids])
         return text
 
+    def shown(self, ids: Sequence[int]) -> str:
+        """The text of ids with control tokens spelled out."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
     def render(self, messages: Messages) -> str:
         """The prompt as the template writes it; control tokens in the contents are replaced by marks."""
+        return self._render([messages])[0]
+
+    def _render(self, conversations: Sequence[Messages]) -> list[str]:
+        if not conversations:
+            return []
         marked = [
-            {**message, "content": self._control_text.sub(self._mark, message["content"])} for message in messages
+            [{**message, "content": self._to_mark.sub(self._mark, message["content"])} for message in messages]
+            for messages in conversations
         ]
-        return self._template(marked, add_generation_prompt=True)
+        try:
+            texts: list[str] = self.tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
+        except TemplateError:  # say which one it is
+            return [self._template(messages, add_generation_prompt=True) for messages in marked]
+        return texts
 
     def _mark(self, hit: re.Match[str]) -> str:
-        return f"\ue000{self._control.index(hit[0])}\ue001"
+        return f"{_OPEN}{self._marked.index(hit[0])}{_CLOSE}"
+
+    def _unmarked(self, text: str) -> str:
+        return _MARK.sub(lambda mark: self._marked[int(mark[1])], text)
 
     def _template(self, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool) -> str:
         try:
@@ -117,39 +155,40 @@ class Encoder:
             raise FeedbackError(f"the chat template refuses a conversation of the roles {roles}: {error}") from error
         return text
 
-    def _encode(self, texts: Sequence[str], *, control: bool = True) -> list[list[int]]:
-        if not texts:
-            return []
-        ids: list[list[int]] = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=not control,
-            return_attention_mask=False,
-            verbose=False,
-        )["input_ids"]
-        return ids
+    def _encode(self, texts: Sequence[str], *, control: bool = True) -> TokenLists:
+        """Ids of ``texts`` as they are: nothing added or cut. ``control``: whether they may hold control tokens."""
+        backend = self.tokenizer.backend_tokenizer
+        # What transformers sets before each of its own calls.
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = not control
+        encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return TokenLists.of([encoding.ids for encoding in encodings])
 
     def _encode_marked(self, text: str) -> list[int]:
-        """Ids of a rendered prompt with marks: what the template wrote, and control tokens' texts as plain text."""
+        """Ids of a rendered prompt with marks: control tokens that the template wrote, and all else as plain text."""
         ids: list[int] = []
-        for position, part in enumerate(_MARK.split(text)):
-            is_mark = position % 2 == 1
-            ids += self._encode([self._control[int(part)] if is_mark else part], control=not is_mark)[0]
-        return ids
+        end, strip = 0, False
+        for hit in self._control_text.finditer(text):
+            id_, token = self._special[hit[0]]
+            ids += self._encode_plain(text[end : hit.start()], left=strip, right=token.lstrip)
+            ids.append(id_)
+            end, strip = hit.end(), token.rstrip
+        return ids + self._encode_plain(text[end:], left=strip, right=False)
 
-    def _cut_prompt(self, ids: list[int]) -> list[int]:
-        while self._bos and ids[:1] == self._bos:
-            ids = ids[1:]
-        if not self._bos and not ids:
+    def _encode_plain(self, marked: str, *, left: bool, right: bool) -> list[int]:
+        """``left``, ``right``: whether the control token on that side takes the white space with it."""
+        text = marked.lstrip() if left else marked
+        text = self._unmarked(text.rstrip() if right else text)
+        return self._encode([text], control=False)[0] if text else []
+
+    def _cut_prompts(self, ids: TokenLists) -> Cut:
+        if self._bos:
+            ids = ids.without_leading(self._bos[0])
+        elif (ids.lengths == 0).any():
             raise FeedbackError("a prompt has no tokens, and the tokenizer has no BOS that could stand for it")
-        room = self.max_prompt_tokens - len(self._bos)
-        self.truncated["prompt"] += len(ids) > room
-        return self._bos + ids[-room:]
-
-    def _end_completion(self, ids: list[int]) -> list[int]:
-        ids = [*(id_ for id_ in ids if id_ not in self.end_ids), self.end_ids[0]]
-        self.truncated["completion"] += len(ids) > self.max_completion_tokens
-        return ids[: self.max_completion_tokens]
+        kept = np.minimum(ids.lengths, self.max_prompt_tokens - len(self._bos))
+        return Cut(ids.last(kept).extended(self._bos), ids.lengths + len(self._bos))
 
     def _find_end_ids(self) -> tuple[int, ...]:
         conversation = [{"role": "user", "content": "probe"}, {"role": "assistant", "content": _PROBE}]
@@ -170,70 +209,3 @@ class Encoder:
         user = [{"role": "user", "content": "probe"}]
         without = self._template(user, add_generation_prompt=False)
         return self._encode([self._template(user, add_generation_prompt=True).removeprefix(without)])[0]
-
-
-@dataclass(frozen=True)
-class TokenisedFeedback:
-    """n completions and their prompts as token ids.
-
-    Of paired feedback, completion 2i is the chosen one of pair i and 2i + 1 its rejected one.
-    """
-
-    kind: FeedbackKind
-    prompts: list[list[int]]
-    """Distinct prompts, in the order of their first row."""
-    prompt_of: np.ndarray
-    """(n,) int64 index into ``prompts``."""
-    completions: list[list[int]]
-    """n lists of ids, end token included."""
-    desirable: np.ndarray | None
-    """(n,) bool for binary feedback, else None."""
-    ids: list[str]
-    """n ids: of the row that each completion comes from."""
-    truncated: dict[str, int]
-    """How many of ``prompts`` and ``completions`` were cut."""
-
-
-def tokenise(
-    feedback: Feedback, encoder: Encoder, progress: Callable[[int, int], None] | None = None
-) -> TokenisedFeedback:
-    """Encode all rows. ``progress`` is called with (texts done, texts in all)."""
-    sides = ("chosen", "rejected") if feedback.kind == "paired" else ("completion",)
-    texts = [getattr(row, side) for row in feedback.rows for side in sides]
-    positions: dict[str, int] = {}
-    distinct: list[Messages] = []
-    prompt_of = np.empty(len(texts), dtype=np.int64)
-    for number, row in enumerate(feedback.rows):
-        position = positions.setdefault(prompt_key(row.prompt), len(distinct))
-        if position == len(distinct):
-            distinct.append(row.prompt)
-        prompt_of[number * len(sides) : (number + 1) * len(sides)] = position
-
-    before = dict(encoder.truncated)
-    total = len(distinct) + len(texts)
-    prompts = _in_chunks(encoder.prompts, distinct, progress, 0, total)
-    completions = _in_chunks(encoder.completions, texts, progress, len(distinct), total)
-    return TokenisedFeedback(
-        kind=feedback.kind,
-        prompts=prompts,
-        prompt_of=prompt_of,
-        completions=completions,
-        desirable=np.array([row.label for row in feedback.rows], dtype=bool) if feedback.kind == "binary" else None,
-        ids=[row.id for row in feedback.rows for _ in sides],
-        truncated={name: count - before[name] for name, count in encoder.truncated.items()},
-    )
-
-
-def _in_chunks(
-    encode: Callable[[Any], list[list[int]]],
-    values: list[Any],
-    progress: Callable[[int, int], None] | None,
-    done: int,
-    total: int,
-) -> list[list[int]]:
-    ids: list[list[int]] = []
-    for start in range(0, len(values), CHUNK):
-        ids += encode(values[start : start + CHUNK])
-        if progress is not None:
-            progress(done + len(ids), total)
-    return ids

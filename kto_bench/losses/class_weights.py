@@ -29,21 +29,34 @@ def ratio_warnings(advice: RatioAdvice, weights: tuple[float, float], counts: tu
     ratio = desirable / undesirable
     if advice.low * (1 - _ROUNDING) <= ratio <= advice.high * (1 + _ROUNDING):
         return []
-    if counts[0] <= counts[1]:
-        changed, kept = "desirable_weight", "undesirable_weight"
-        low, high = (bound * undesirable / counts[0] for bound in (advice.low, advice.high))
-    else:
-        changed, kept = "undesirable_weight", "desirable_weight"
-        low, high = (desirable / counts[1] / bound for bound in (advice.high, advice.low))
-    # Four digits, rounded towards the inside of the range.
-    low = math.ceil(low * _digits(low) * (1 - _ROUNDING)) / _digits(low)
-    high = math.floor(high * _digits(high) * (1 + _ROUNDING)) / _digits(high)
+    changed, low, high = advised_weight(advice, weights, counts)
+    kept = "undesirable_weight" if changed == "desirable_weight" else "desirable_weight"
     return [
         f"desirable_weight * desirable completions / (undesirable_weight * undesirable completions) is {ratio:.3g} "
         f"({weights[0]:g} * {counts[0]} / ({weights[1]:g} * {counts[1]})), outside the advised "
         f"{advice.low:g} to {advice.high:g} ({advice.source}); set {changed} between "
         f"{low:.12g} and {high:.12g} and leave {kept} as it is"
     ]
+
+
+def advised_weight(
+    advice: RatioAdvice, weights: tuple[float, float], counts: tuple[int, int]
+) -> tuple[str, float, float]:
+    """The weight to change, and the range in which it brings the ratio into the advised one; see ``ratio_warnings``.
+
+    No weight and no count may be 0.
+    """
+    desirable, undesirable = (weight * count for weight, count in zip(weights, counts, strict=True))
+    if counts[0] <= counts[1]:
+        changed = "desirable_weight"
+        low, high = (bound * undesirable / counts[0] for bound in (advice.low, advice.high))
+    else:
+        changed = "undesirable_weight"
+        low, high = (desirable / counts[1] / bound for bound in (advice.high, advice.low))
+    # Four digits, rounded towards the inside of the range.
+    low = math.ceil(low * _digits(low) * (1 - _ROUNDING)) / _digits(low)
+    high = math.floor(high * _digits(high) * (1 + _ROUNDING)) / _digits(high)
+    return changed, low, high
 
 
 def _digits(value: float) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 
 from kto_bench.component import ConfigError
 from kto_bench.feedback.batches import Step
-from kto_bench.feedback.tokens import TokenisedFeedback
+from kto_bench.feedback.token_lists import lengths_of
+from kto_bench.feedback.tokenised import TokenisedFeedback
 from kto_bench.losses import Loss
 from kto_bench.training.config import Budget
 
@@ -47,10 +48,8 @@ class Costs:
     def of(cls, data: TokenisedFeedback, loss: Loss | None, parameters: int) -> Costs:
         """Those of training with ``loss`` on ``data``; None: with a reference and a reference point."""
         reference = loss is None or loss.needs_reference
-        prompts = np.array([len(prompt) for prompt in data.prompts])
-        completions = np.array([len(completion) for completion in data.completions])
-        lengths = prompts[np.asarray(data.prompt_of)] + completions
-        return cls(lengths, prompts, completions, parameters, int(reference), 1 + int(reference))
+        prompts, completions = lengths_of(data.prompts), lengths_of(data.completions)
+        return cls(data.lengths, prompts, completions, parameters, int(reference), 1 + int(reference))
 
     def tokens(self, step: Step) -> int:
         """Tokens that the step trains on: prompts and completions of its examples, as the policy sees them."""

@@ -11,7 +11,8 @@ from tokenizers import AddedToken
 
 from kto_bench.component import ConfigError
 from kto_bench.feedback.batches import desirable_of
-from kto_bench.feedback.tokens import TokenisedFeedback
+from kto_bench.feedback.token_lists import as_lists
+from kto_bench.feedback.tokenised import TokenisedFeedback
 
 Controls = tuple[str, str]
 """The tokens after which desirable and undesirable completions stand."""
@@ -84,6 +85,7 @@ def conditioned(data: TokenisedFeedback, tokenizer: Any, controls: Controls) -> 
             f"model.chat_template: its generation prompt cannot end with the loss's control token {controls[0]!r}; "
             "choose turns, or a template that reads add_generation_prompt"
         )
-    undesirable = [[*prompt[:-1], bad] for prompt in data.prompts]
+    desirable = as_lists(data.prompts)
+    undesirable = desirable.first(desirable.lengths - 1).extended((), (bad,))
     shift = np.where(desirable_of(data), 0, len(data.prompts))
-    return replace(data, prompts=data.prompts + undesirable, prompt_of=data.prompt_of + shift)
+    return replace(data, prompts=desirable.joined(undesirable), prompt_of=data.prompt_of + shift)

@@ -2,50 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from kto_bench.component import ConfigError
 from kto_bench.feedback.batches import Step, desirable_of, schedule, units_of
-from kto_bench.feedback.tokens import Encoder, TokenisedFeedback, tokenise
-from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows
+from kto_bench.feedback.report import data_report, summary
+from kto_bench.feedback.token_lists import lengths_of
+from kto_bench.feedback.tokenised import TokenisedFeedback
+from kto_bench.feedback.tokenising import tokenise_file
+from kto_bench.feedback.tokens import Encoder
+from kto_bench.feedback.types import FeedbackKind
 from kto_bench.models import load_tokenizer, positions_of
 from kto_bench.training.budget import Costs, within
 from kto_bench.training.config import TrainConfig
+from kto_bench.training.controls import Controls, add_to_tokenizer
+
+REPORT = "report.json"
 
 
-def tokenised(
+def tokenise_into(
+    folder: Path,
     inputs: Mapping[str, Path],
     train: TrainConfig,
     kind: FeedbackKind,
     rows: str,
-    tokenizer: Any = None,
-    *,
-    mismatched: bool = False,
-) -> TokenisedFeedback:
-    """The file ``rows`` of inputs["feedback"], which holds ``kind``, as the policy in inputs["policy"] sees it.
+    controls: Controls | None,
+    progress: Callable[[int, int], None],
+) -> list[str]:
+    """Leave the file ``rows`` of inputs["feedback"], which holds ``kind``, in ``folder`` as token ids with a report.
 
-    ``tokenizer``: the policy's, where it is not its own. ``mismatched``: completions will be joined with any prompt.
-    Raises ConfigError where a sequence is longer than the model has positions.
+    The tokenizer is that of inputs["tokenizer"], a checkpoint, with ``controls`` where there are some. Returns the
+    report as lines for the screen. Raises ConfigError where a sequence is longer than the model has positions.
     """
-    feedback = Feedback(kind, read_rows(inputs["feedback"] / rows, kind))
-    tokenizer = tokenizer or load_tokenizer(inputs["policy"])
-    data = tokenise(feedback, Encoder(tokenizer, **train.token_limits))
-    longest = max(
-        (len(data.prompts[prompt]) + len(c) for prompt, c in zip(data.prompt_of, data.completions, strict=True)),
-        default=0,
-    )
+    tokenizer = load_tokenizer(inputs["tokenizer"])
+    if controls is not None:
+        add_to_tokenizer(tokenizer, controls)
+    encoder = Encoder(tokenizer, **train.token_limits)
+    data = tokenise_file(inputs["feedback"] / rows, kind, encoder, folder, progress)
+    _check_positions(int(data.lengths.max(initial=0)), inputs["tokenizer"], train)
+    report = data_report(folder, encoder)
+    (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
+    known = json.loads((inputs["feedback"] / "data.json").read_text(encoding="utf-8"))
+    return summary(report, known.get("repetitions") if kind != "demonstrations" else None)
+
+
+def tokenised(inputs: Mapping[str, Path], train: TrainConfig, *, mismatched: bool = False) -> TokenisedFeedback:
+    """The feedback in inputs["tokens"], memory-mapped, for the policy in inputs["policy"].
+
+    ``mismatched``: completions will be joined with any prompt. Raises ConfigError where a sequence is longer than the
+    model has positions.
+    """
+    data = TokenisedFeedback.load(inputs["tokens"])
+    longest = int(data.lengths.max(initial=0))
     if mismatched:
-        longest = max(map(len, data.prompts), default=0) + max(map(len, data.completions), default=0)
-    room = positions_of(inputs["policy"])
+        longest = sum(int(lengths_of(side).max(initial=0)) for side in (data.prompts, data.completions))
+    _check_positions(longest, inputs["policy"], train)
+    return data
+
+
+def _check_positions(longest: int, checkpoint: Path, train: TrainConfig) -> None:
+    room = positions_of(checkpoint)
     if room is not None and longest > room:
         raise ConfigError(
             f"train.max_prompt_tokens, train.max_completion_tokens: {train.max_prompt_tokens} and "
             f"{train.max_completion_tokens} let through sequences of {longest} tokens, and the model has {room} "
             "positions; lower them"
         )
-    return data
 
 
 def class_counts(data: TokenisedFeedback, kind: FeedbackKind) -> tuple[int, int]:

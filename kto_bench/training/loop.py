@@ -15,12 +15,14 @@ from torch import Tensor
 
 from kto_bench.component import ConfigError
 from kto_bench.feedback.batches import Step, desirable_of
-from kto_bench.feedback.tokens import TokenisedFeedback
+from kto_bench.feedback.token_lists import lengths_of
+from kto_bench.feedback.tokenised import TokenisedFeedback
 from kto_bench.lines import append_line, read_lines
 from kto_bench.losses import Completions, Loss, Output
 from kto_bench.preemption import Preempted, Preemption
 from kto_bench.training.carried import MEANS, SYNCED, Cached, RunningMeans, load_synced, save_synced
 from kto_bench.training.config import TrainConfig
+from kto_bench.training.kept import KeptPolicies
 from kto_bench.training.logprobs import Scorer
 from kto_bench.training.microbatches import Round, cut
 from kto_bench.training.optimiser import build_optimiser
@@ -70,9 +72,7 @@ class Trainer:
         self._data, self._loss, self._config, self._reference = data, loss, config, cached
         self._running = RunningMeans(loss.tracked)
         self._desirable = torch.from_numpy(np.ascontiguousarray(desirable_of(data)))
-        prompts = np.array([len(prompt) for prompt in data.prompts])
-        self._completion_tokens = np.array([len(completion) for completion in data.completions])
-        self._prompt_tokens = prompts
+        self._prompt_tokens, self._completion_tokens = lengths_of(data.prompts), lengths_of(data.completions)
         if config.gradient_checkpointing:
             policy.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         _without_dropout(policy)
@@ -99,15 +99,24 @@ class Trainer:
         """The scorer around the policy, wrapped if several processes train it."""
         return self._score
 
-    def run(self, steps: Sequence[Step], folder: Path, on_step: OnStep, safety: Safety | None = None) -> None:
+    def run(
+        self,
+        steps: Sequence[Step],
+        folder: Path,
+        on_step: OnStep,
+        safety: Safety | None = None,
+        kept: KeptPolicies | None = None,
+    ) -> None:
         """Do all steps; write one line per step to ``folder/metrics.jsonl`` and its timing to ``timing.jsonl``.
 
         With ``safety`` it goes on from the last saved state (``on_step`` hears of the steps before it, too), saves one
-        every ``save_minutes``, and on preemption saves and raises Preempted. Raises TrainingDivergedError, before the
-        weights are touched, when a step's loss or gradient is not finite.
+        every ``save_minutes``, and on preemption saves and raises Preempted. ``kept`` hears of every step that is done.
+        Raises TrainingDivergedError, before the weights are touched, when a step's loss or gradient is not finite.
         """
         optimiser, scheduler = build_optimiser(self._score, self._config, len(steps))
         done = safety.saves.load(self._score, optimiser, scheduler, folder) if safety else 0
+        if kept is not None:
+            kept.check(done)
         sync_every = self._loss.sync_every
         if done and self._loss.tracked:
             self._running.read(folder)
@@ -141,6 +150,8 @@ class Trainer:
                 append_line(folder / "metrics.jsonl", metrics)
                 append_line(folder / "timing.jsonl", timing)
                 on_step(metrics, timing)
+            if kept is not None:
+                kept.after(number)
             if safety is None:
                 continue
             late = time.monotonic() - saved > 60 * self._config.save_minutes and number < len(steps)

@@ -43,24 +43,32 @@ class TrainablePolicy:
     def save(self, folder: Path, module: torch.nn.Module, tokenizer: Any) -> None:
         """Write the trained policy, adapters merged, to ``folder``. All processes take part, the first one writes.
 
-        ``module`` is the scorer that was trained, wrapped or not.
+        ``module`` is the scorer that was trained, wrapped or not; it is used up.
         """
-        if is_sharded(module):
-            # A sharded model cannot be saved as it is: its trained weights are put into a fresh copy of the start.
-            options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-            weights = get_model_state_dict(module, options=options)
-            if Processes().first:
-                self._adapter, self.model = self._load()
-                trained = {
-                    name.removeprefix(PREFIX): weight for name, weight in weights.items() if name.startswith(PREFIX)
-                }
-                unknown = self.model.load_state_dict(trained, strict=False).unexpected_keys
-                wanted = {name for name, weight in self.model.named_parameters() if weight.requires_grad}
-                if unknown or wanted - set(trained):
-                    raise RuntimeError(
-                        "the sharded policy cannot be put together: "
-                        f"unknown weights {unknown[:3]}, missing ones {sorted(wanted - set(trained))[:3]}"
-                    )
-        if Processes().first:
-            policy = self.model if self._adapter is None else merge(self._adapter)
-            save_policy(folder, policy.cpu(), tokenizer)
+        if is_sharded(module):  # it cannot be saved as it is
+            self.save_copy(folder, module, tokenizer)
+        elif Processes().first:
+            _save(folder, self._adapter, self.model, tokenizer)
+
+    def save_copy(self, folder: Path, module: torch.nn.Module, tokenizer: Any) -> None:
+        """As ``save``, amid training, which goes on unchanged: the trained weights are put into a fresh copy of the
+        start."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+        weights = get_model_state_dict(module, options=options)
+        if not Processes().first:
+            return
+        adapter, model = self._load()
+        trained = {name.removeprefix(PREFIX): weight for name, weight in weights.items() if name.startswith(PREFIX)}
+        unknown = model.load_state_dict(trained, strict=False).unexpected_keys
+        wanted = {name for name, weight in model.named_parameters() if weight.requires_grad}
+        if unknown or wanted - set(trained):
+            raise RuntimeError(
+                "the trained policy cannot be put together: "
+                f"unknown weights {unknown[:3]}, missing ones {sorted(wanted - set(trained))[:3]}"
+            )
+        _save(folder, adapter, model, tokenizer)
+
+
+def _save(folder: Path, adapter: Any, model: Any, tokenizer: Any) -> None:
+    policy = model if adapter is None else merge(adapter)
+    save_policy(folder, policy.cpu(), tokenizer)

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kto_bench.feedback.token_lists import Tokens, lengths_of
 from kto_bench.training.microbatches import cut
 from kto_bench.training.processes import Processes
-
-Tokens = Sequence[int]
 
 BATCH_TOKENS = 8_192
 """Most tokens in one forward pass: measured fastest on a CPU, and enough to keep a GPU busy."""
@@ -64,7 +63,7 @@ def save_reference(
     A forward pass has at most ``max_tokens``, and BATCH_TOKENS.
     """
     processes = processes or Processes()
-    tokens = np.array([len(p) + len(c) for p, c in zip(prompts, completions, strict=True)])
+    tokens = lengths_of(prompts) + lengths_of(completions)
     mine: dict[int, np.ndarray] = {}
     done = 0
     for dealt in cut(tokens, max_tokens=min(max_tokens, BATCH_TOKENS), max_items=None, processes=processes.count):
@@ -80,4 +79,4 @@ def save_reference(
         rows_of = {index: row for part in parts for index, row in part.items()}
         values = np.concatenate([rows_of[index] for index in range(len(completions))])
         np.save(folder / "log_probs.npy", values.astype(np.float32))
-        np.save(folder / "lengths.npy", np.array([len(completion) for completion in completions], dtype=np.int64))
+        np.save(folder / "lengths.npy", lengths_of(completions))

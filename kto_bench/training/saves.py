@@ -31,6 +31,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kto_bench.store import sync
+from kto_bench.training.kept import KEPT as KEPT_POLICIES
 from kto_bench.training.processes import in_a_group
 from kto_bench.training.random_state import random_state, set_random_state
 
@@ -123,7 +124,7 @@ class Saves:
     def _begin(self, partial: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         for leftover in self._folder.iterdir():  # of processes that were killed
-            if not _is_state(leftover):
+            if not _is_state(leftover) and leftover.name != KEPT_POLICIES:
                 _discard(leftover)
         partial.mkdir()
 

@@ -109,10 +109,12 @@ def write_run(
         for i in range(prompts)
     ]
     write_lines(folder / "benchmarks.jsonl", facts)
+    _write_over_training(folder, settings.pop("at_steps", ()), steps, preferences, facts)
     guards = {"n": prompts, "mean_tokens": float(lengths.mean()), "share_capped": float(1 - ended.mean())}
     guards |= {"share_empty": 0.0, "repetition_4gram": 0.02}
     judged = {"judge": "gold_utility", "n": prompts, "win_rate": float(preferences.mean()), "means": {}}
-    write_json(folder / "scores.json", {"head_to_head": judged, "benchmarks": {}, "guards": guards})
+    scores = {"head_to_head": judged, "benchmarks": {}, "guards": guards, "statistics": _question_set(win)}
+    write_json(folder / "scores.json", scores)
     stages = {"align": {"wall_seconds": 70.0, "cached": False}, "sft": {"wall_seconds": 30.0, "cached": True}}
     write_json(folder / "timing.json", {"stages": stages})
     data = {"kind": "paired", "rows": 600, "heldout_rows": 0, "dropped": {}, "truncated": {}}
@@ -121,6 +123,33 @@ def write_run(
     write_json(folder / "environment.json", {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "platform": "Linux"})
     write_json(folder / "status.json", status)
     return folder
+
+
+def _question_set(win: float) -> dict[str, Any]:
+    values = {"win rate": win, "length-controlled win rate": win - 0.05}
+    errors = {
+        name: {"value": v, "standard_error": 0.02, "low": v - 0.04, "high": v + 0.04} for name, v in values.items()
+    }
+    published = [{"model": "alpaca-7b", "win rate": 0.026, "length-controlled win rate": None}]
+    return {"set": "AlpacaEval 2", "scale": 100, "values": errors, "published": published, "notes": ["a planted <b>"]}
+
+
+def _write_over_training(
+    folder: Path, at_steps: tuple[int, ...], last: int, preferences: np.ndarray, facts: list[dict[str, Any]]
+) -> None:
+    """At step 0 nothing is won and the KL is 0; both rise in proportion to the steps, the KL to 3 nats."""
+    if not at_steps:
+        return
+    outcomes, answers = [], []
+    for step in (*at_steps, last):
+        at = {"step": step, "completions": 64 * step}
+        for i, preference in enumerate(preferences):
+            won = float(preference) if i < len(preferences) * step / last else 0.0
+            row = {"prompt_id": f"p{i}", "tokens": 9, "ended": True, "kl": 3.0 * step / last, "preference": won}
+            outcomes.append({**at, **row, "scores": {"utility": won}})
+        answers += [{**at, **fact} for fact in facts]
+    write_lines(folder / "over_training.jsonl", outcomes)
+    write_lines(folder / "benchmarks_over_training.jsonl", answers)
 
 
 def _metrics(loss: str, step: int, steps: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -157,7 +186,8 @@ def write_sweep(results: Path, name: str = "planted", seeds: int = 3, prompts: i
         for seed in range(seeds):
             rambles = {"tokens": 37.0, "capped": 0.25} if loss in ("none", "dpo") and start == "base" else {}
             warned = {"warnings": WARNINGS} if (loss, start, seed) == ("kto", "sft", 1) else {}
-            write_run(sweep, loss, start, seed, win=win, prompts=prompts, **rambles, **warned)
+            watched = {"at_steps": (0, 10, 20)} if loss in ("dpo", "kto") else {}
+            write_run(sweep, loss, start, seed, win=win, prompts=prompts, **rambles, **warned, **watched)
     for trial in range(2):
         labels = {"role": "trial", "trial": trial}
         write_run(sweep, "kto", "sft", 1000, prompts=prompts, hash_=f"trial{trial}", labels=labels, config=labels)
@@ -180,8 +210,8 @@ def write_mixed(results: Path, name: str = "mixed", prompts: int = 32) -> Path:
     )
     write_run(sweep, "kto", "sft", 0, prompts=prompts, beta=0.1, hash_="a1", labels=first)
     write_run(sweep, "kto", "sft", 1, prompts=prompts, beta=0.3, hash_="a2", labels=first)
-    write_run(sweep, "dpo", "sft", 0, prompts=prompts, hash_="a3", labels=first)
-    write_run(sweep, "kto", "sft", 0, prompts=prompts, beta=0.2, hash_="b1", labels=second)
+    write_run(sweep, "dpo", "sft", 0, prompts=prompts, hash_="a3", labels=first, at_steps=(0, 20))
+    write_run(sweep, "kto", "sft", 0, prompts=prompts, beta=0.2, hash_="b1", labels=second, at_steps=(20,))
     write_run(sweep, "dpo", "sft", 0, prompts=prompts, steps=20, hash_="c1", labels=third)
     write_run(sweep, "dpo", "base", 1, prompts=prompts, steps=20, hash_="c2", labels=third)
     return sweep

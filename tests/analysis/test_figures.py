@@ -25,7 +25,7 @@ def unfinished(tmp_path):
 
 
 def test_modules_are_discovered_in_the_order_of_the_report():
-    assert list(FIGURES) == ["win_rate", "benchmarks", "length", "training", "tuning"]
+    assert list(FIGURES) == ["win_rate", "benchmarks", "length", "training", "over_training", "tuning"]
     assert list(TABLES) == [
         "summary_table",
         "guards_table",

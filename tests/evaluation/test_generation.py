@@ -1,13 +1,21 @@
+import dataclasses
 import math
 
 import pytest
 import torch
 from tiny_checkpoints import bigram_model, build_model
 
+from kto_bench.evaluation import generation
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.generation import Generation, generate
+from kto_bench.evaluation.generation import Generation
 from kto_bench.evaluation.prompts import EvaluationPrompt
+from kto_bench.evaluation.transformers_backend import Transformers
 from kto_bench.feedback.tokens import Encoder
+
+
+def generate(model, *arguments, **options):
+    """The rows of completions.jsonl."""
+    return generation.generate(Transformers(model), *arguments, **options)[0]
 
 
 def prompts_of(*contents: str) -> list[EvaluationPrompt]:
@@ -44,6 +52,7 @@ def test_a_batch_equals_a_plain_greedy_loop(model, tokenizer, max_prompt_tokens)
         assert row["tokens"] == len(out) - ended
         assert row["ended"] is ended
         assert row["completion"] == encoder.tokenizer.decode(out[: row["tokens"]], skip_special_tokens=True)
+    assert [row["prompt_id"] for row in rows if row.get("cut")] == (["p2"] if max_prompt_tokens == 8 else [])
 
 
 def test_seed_and_prompt_id_choose_the_stream(encoder):
@@ -135,3 +144,93 @@ def test_refuses_repeated_ids_and_too_many_positions(encoder):
         generate(build_model("llama"), encoder, [MIXED[0], MIXED[0]], Generation(max_new_tokens=2), 0)
     with pytest.raises(EvaluationError, match=r"max_new_tokens: 60 .* the\s+model has 64"):
         generate(build_model("llama"), encoder, MIXED, Generation(max_new_tokens=60), 0)
+
+
+def test_refuses_a_doubled_bos(encoder, monkeypatch):
+    encode = encoder.prompts
+
+    def doubled(conversations):
+        encoded = encode(conversations)
+        return dataclasses.replace(encoded, ids=encoded.ids.extended([encoded.ids[0][0]]))
+
+    monkeypatch.setattr(encoder, "prompts", doubled)
+    with pytest.raises(EvaluationError, match="starts with two BOS tokens"):
+        generate(build_model("llama"), encoder, MIXED[:1], Generation(max_new_tokens=2), 0)
+
+
+def test_next_turns_are_asked_after_the_model_s_own_answers(tokenizer, encoder):
+    """The model answers each word of the end of a question with the next of a chain, so answers show what was asked."""
+    follows = {"<|assistant|>": "paris", "paris": "is", "is": "the", "the": "<|end|>"}
+    model = Transformers(bigram_model(tokenizer, follows))
+    plain, both = MIXED[1], EvaluationPrompt("two", MIXED[0].prompt, next_turns=("italy", "rome of"))
+    settings = Generation(temperature=0, max_new_tokens=9)
+    told: list[tuple[int, int]] = []
+    (one, several), answers = generation.generate(
+        model, encoder, [plain, both], settings, 0, lambda *at: told.append(at)
+    )
+    assert "turns" not in one
+    assert [turn["user"] for turn in several["turns"]] == [None, "italy", "rome of"]
+    assert [turn["completion"] for turn in several["turns"]] == ["paris is the"] * 3
+    assert {key: several["turns"][0][key] for key in ("completion", "tokens", "ended")} == {
+        key: several[key] for key in ("completion", "tokens", "ended")
+    }
+    said = {"role": "assistant", "content": "paris is the"}
+    conversation = [*MIXED[0].prompt, said, {"role": "user", "content": "italy"}]
+    assert [answer.prompt for answer in answers if answer.prompt_id == "two"] == [
+        encoder.prompt(MIXED[0].prompt),
+        encoder.prompt(tuple(conversation)),
+        encoder.prompt((*conversation, said, {"role": "user", "content": "rome of"})),
+    ]
+    assert told == [(2, 4), (3, 4), (4, 4)]
+
+
+def test_turns_draw_from_streams_of_their_own(encoder):
+    prompt = EvaluationPrompt("p0", MIXED[0].prompt, next_turns=("a", "a"))
+    settings = Generation(max_new_tokens=5, temperature=5.0, top_p=1.0)
+    (row,) = generate(build_model("llama"), encoder, [prompt], settings, 1)
+    assert len({turn["completion"] for turn in row["turns"]}) == 3
+    (alone,) = generate(build_model("llama"), encoder, MIXED[:1], settings, 1)
+    assert row["completion"] == alone["completion"], "what comes later does not matter"
+
+
+class Stopping(Transformers):
+    """Counts the prompts of every batch, and is stopped in the one after ``batches``."""
+
+    def __init__(self, model, batches=1000):
+        super().__init__(model)
+        self.batches, self.asked = batches, []
+
+    def complete(self, prompts, *arguments):
+        if len(self.asked) == self.batches:
+            raise KeyboardInterrupt
+        self.asked.append(len(prompts))
+        return super().complete(prompts, *arguments)
+
+
+def test_what_was_generated_before_a_kill_is_not_generated_again(encoder, tmp_path):
+    prompts = [*MIXED, EvaluationPrompt("two", MIXED[0].prompt, next_turns=("italy",))]
+    settings, saved = Generation(max_new_tokens=6, temperature=1.0, batch_size=3), tmp_path / "saved" / "tokens.jsonl"
+    whole = generation.generate(Transformers(build_model("llama")), encoder, prompts, settings, 1)
+    with pytest.raises(KeyboardInterrupt):
+        generation.generate(Stopping(build_model("llama"), 2), encoder, prompts, settings, 1, None, saved)
+    with saved.open("a") as file:
+        file.write('{"prompt_id": "p0", "tur')  # killed in the middle of a line
+    resumed = Stopping(build_model("llama"))
+    told: list[tuple[int, int]] = []
+    again = generation.generate(resumed, encoder, prompts, settings, 1, lambda *at: told.append(at), saved)
+    assert again == whole
+    assert resumed.asked == [3, 1]
+    assert told[0] == (3, 10), "progress counts what was there"
+    finished = Stopping(build_model("llama"))
+    assert generation.generate(finished, encoder, prompts, settings, 1, None, saved) == whole
+    assert finished.asked == []
+
+
+def test_a_saved_answer_to_other_tokens_is_not_used(encoder, tmp_path):
+    settings, saved = Generation(max_new_tokens=3, temperature=0), tmp_path / "tokens.jsonl"
+    generate(build_model("llama"), encoder, prompts_of("a"), settings, 0, None, saved)
+    other = prompts_of("capital of france")
+    backend = Stopping(build_model("llama"))
+    rows, _ = generation.generate(backend, encoder, other, settings, 0, None, saved)
+    assert backend.asked == [1]
+    assert rows == generate(build_model("llama"), encoder, other, settings, 0)

@@ -35,6 +35,14 @@ def test_guards_by_hand():
     }
 
 
+def test_every_turn_counts():
+    turns = [row("fine", 4), row("", 0, ended=False)]
+    guards = score_guards([{**turns[0], "turns": turns}, row("fine", 2)])
+    assert guards["n"] == 2
+    assert guards["mean_tokens"] == 2.0
+    assert guards["share_capped"] == guards["share_empty"] == pytest.approx(1 / 3)
+
+
 def test_no_completions_is_no_score():
     with pytest.raises(EvaluationError, match="no completions"):
         score_guards([])

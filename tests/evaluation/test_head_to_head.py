@@ -173,6 +173,31 @@ def test_missing_answers_and_raising_judges_fail_the_evaluation(tmp_path):
         judge(rows, Raising(name="raising"), tmp_path)
 
 
+def test_both_orders_and_repeats_of_any_judge(tmp_path):
+    class First(LongerJudge):
+        """Prefers the first of two that are equally long."""
+
+        def prefer(self, instruction: str, output_1: str, output_2: str) -> float:
+            return 2 if len(output_2) > len(output_1) else 1
+
+    rows = [row("w", "q", "long one", "short"), row("t", "q", "abc", "xyz"), row("same", "q", "equal", "equal")]
+    judgements, summary = judge(rows, First(orders="both", repeats=2), tmp_path)
+    assert [one["preference"] for one in judgements] == [1.0, 0.5, 0.5]
+    assert [(ask["ours"], ask["repeat"], ask["preference"]) for ask in judgements[1]["asks"]] == [
+        *((2, 0, 0.0), (2, 1, 0.0)),
+        *((1, 0, 1.0), (1, 1, 1.0)),
+    ]
+    assert judgements[2]["asks"] == []
+    assert summary["position"] == {"first_preferred": 0.75, "n": 2, "standard_error": 0.25, "consistent": 0.5}
+    assert summary["noise"] == {"differing": 0.0, "deviation": 0.0, "standard_error": 0.0, "n": 4}
+
+
+def test_asking_once_has_the_identity_it_always_had():
+    assert not {"orders", "repeats"} & set(LongerJudge().identity())
+    assert LongerJudge(orders="both").identity()["orders"] == "both"
+    assert LongerJudge(repeats=2).identity()["repeats"] == 2
+
+
 def test_the_join_is_checked_before_the_judge_is_asked(tmp_path):
     asked = RecordingJudge()
     with pytest.raises(EvaluationError, match=r"1 of 2 prompts have no reference completion, for example \['b'\]"):

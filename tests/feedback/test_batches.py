@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kto_bench.component import ConfigError
 from kto_bench.feedback.batches import Step, desirable_of, mismatch, schedule, units_of
-from kto_bench.feedback.tokens import TokenisedFeedback
+from kto_bench.feedback.tokenised import TokenisedFeedback
 from kto_bench.feedback.types import FeedbackKind
 
 

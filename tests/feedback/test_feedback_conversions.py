@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from kto_bench.component import ConfigError
-from kto_bench.feedback.conversions import as_demonstrations, can_serve, split_by_prompt
+from kto_bench.feedback.conversions import as_demonstrations, can_serve
+from kto_bench.feedback.splits import split_by_prompt
 from kto_bench.feedback.types import Binary, Demonstration, Feedback, FeedbackError, Paired
 
 KINDS = ("paired", "binary", "demonstrations")

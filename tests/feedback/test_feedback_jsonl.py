@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kto_bench.component import ConfigError, build
-from kto_bench.feedback.jsonl import JsonlFeedback
+from kto_bench.feedback.sources.jsonl import JsonlFeedback
 from kto_bench.feedback.types import (
     ROW_TYPES,
     Binary,
@@ -218,7 +218,7 @@ def test_identity_is_the_content(write, tmp_path):
 
 
 def test_configuration(write):
-    target = "kto_bench.feedback.jsonl.JsonlFeedback"
+    target = "kto_bench.feedback.sources.jsonl.JsonlFeedback"
     path = write(SHOWN)
     assert build({"_target_": target, "path": str(path)}, FeedbackSource, "feedback") == JsonlFeedback(path=path)
     for wrong in ({"path": str(path), "limit": 0}, {"path": str(path), "on_bad_rows": "skip"}, {}):

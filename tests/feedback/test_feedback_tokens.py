@@ -6,7 +6,8 @@ from transformers import GPT2Tokenizer, PreTrainedTokenizerFast
 
 from kto_bench.component import ConfigError
 from kto_bench.feedback.templates import PLAIN, TURNS, apply_template_choice
-from kto_bench.feedback.tokens import Encoder, tokenise
+from kto_bench.feedback.tokenising import tokenise
+from kto_bench.feedback.tokens import Encoder
 from kto_bench.feedback.types import Binary, Demonstration, Feedback, FeedbackError, Paired
 
 CHATML = (
@@ -96,7 +97,7 @@ def test_nothing_merges_across_the_boundary(plain):
 def test_control_tokens_spelled_in_text_stay_text(plain):
     encoder = Encoder(plain, 32, 32)
     assert encoder.prompt(user("a<s>Hi</s>")) == [257, 64, *spell("<s>"), 256, *spell("</s>")]
-    assert encoder.prompts([user("<s>"), user("a")]) == [[257, *spell("<s>")], [257, 64]]
+    assert encoder.prompts([user("<s>"), user("a")]).ids == [[257, *spell("<s>")], [257, 64]]
     assert encoder.completion("a</s>!") == [64, *spell("</s>"), 0, 258]
 
 
@@ -104,15 +105,18 @@ def test_long_prompt_keeps_its_end_and_as_much_as_fits(make_tokenizer):
     tokenizer = make_tokenizer("<s>", "</s>", template=TURNS, bos_token="<s>", eos_token="</s>")
     end = spell("\n<|assistant|>\n")
     encoder = Encoder(tokenizer, len(end) + 4, 16)
-    assert encoder.prompt(user("0123456789")) == [257, *spell("789"), *end]
-    assert encoder.truncated == {"prompt": 1, "completion": 0}
+    cut = encoder.prompts([user("0123456789"), user("789")])
+    assert cut.ids == [[257, *spell("789"), *end]] * 2 == [encoder.prompt(user("789"))] * 2
+    assert cut.whole.tolist() == [len(end) + 1 + 10 + len("\n<|user|>\n"), len(end) + 1 + 3 + len("\n<|user|>\n")]
 
 
 def test_long_completion_keeps_its_start_and_did_not_end(plain):
     encoder = Encoder(plain, 16, 3)
     assert encoder.completion("aa") == [64, 64, 258]
     assert encoder.completion("aab") == [64, 64, 65]
-    assert encoder.truncated == {"prompt": 0, "completion": 1}
+    cut = encoder.completions(["aa", "aab"])
+    assert cut.whole.tolist() == [3, 4]
+    assert cut.is_cut.tolist() == [False, True]
 
 
 def test_completion_is_never_empty(plain):
@@ -172,7 +176,7 @@ def test_tokenised_paired_feedback_shares_prompts(plain):
     assert data.ids == ["p", "p", "q", "q", "r", "r"]
     assert data.desirable is None
     assert data.truncated == {"prompt": 0, "completion": 1}
-    assert told == [(2, 8), (8, 8)]
+    assert told == [(3, 3)]
 
 
 def test_tokenised_binary_feedback_and_demonstrations(plain):
@@ -185,13 +189,6 @@ def test_tokenised_binary_feedback_and_demonstrations(plain):
     demonstrations = tokenise(Feedback("demonstrations", [Demonstration("x", user("a"), "b")]), encoder)
     assert demonstrations.desirable is None
     assert demonstrations.completions == [[65, 258]]
-
-
-def test_truncation_of_earlier_calls_is_not_counted_again(plain):
-    encoder = Encoder(plain, 8, 1)
-    encoder.completion("ab")
-    data = tokenise(Feedback("demonstrations", [Demonstration("x", user("a"), "bc")]), encoder)
-    assert data.truncated == {"prompt": 0, "completion": 1}
 
 
 @pytest.fixture(params=["gpt-neox-20b", "llama-32k", "mistral-32k", "gpt2"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from small_run import MakeConfig
 
 from kto_bench.component import ConfigError
-from kto_bench.feedback.subsampling import subsample, trained_kind
+from kto_bench.feedback.subsampling import subsample, trained_kind, trained_part
 from kto_bench.feedback.types import (
     Binary,
     Feedback,
@@ -105,8 +106,9 @@ def test_binary_feedback_keeps_its_rows() -> None:
 
 def test_demonstrations_have_no_sides(make: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "demonstrations.jsonl").write_text('{"prompt": "w1", "completion": "w2"}\n' * 4)
-    with pytest.raises(ConfigError, match=r"feedback\.keep_desirable.*no undesirable side"):
-        make(f"feedback.path={tmp_path / 'demonstrations.jsonl'}", "loss=sft", "feedback.keep_desirable=0.5")
+    for field in ("keep_desirable=0.5", "label_noise=0.1"):
+        with pytest.raises(ConfigError, match=r"feedback\.keep_desirable.*no undesirable side"):
+            make(f"feedback.path={tmp_path / 'demonstrations.jsonl'}", "loss=sft", f"feedback.{field}")
 
 
 def test_what_has_no_such_side_is_refused() -> None:
@@ -132,7 +134,7 @@ def test_only_what_is_trained_on_changes(make: MakeConfig) -> None:
     """The start, the held-out prompts and every fingerprint without subsampling are what they were."""
     whole, part = (describe(make("start=sft", *more))[0].stages for more in ([], ["feedback.keep_desirable=0.25"]))
     same = {name for name in whole if part[name].fingerprint == whole[name].fingerprint}
-    assert same == {"checkpoint", "feedback", "sft"}
+    assert same == {"checkpoint", "feedback", "tokens/demonstrations", "sft"}
     assert set(part) - set(whole) == {"subsample"}
     other = describe(make("start=sft", "feedback.keep_desirable=0.25", "feedback.keep_seed=1"))[0].stages
     assert other["subsample"].fingerprint != part["subsample"].fingerprint
@@ -149,6 +151,45 @@ def test_a_run_learns_from_the_part_and_records_it(make: MakeConfig, tmp_path: P
     assert data["subsample"]["rows"] == round(pairs / 4) + pairs
     rows = (tmp_path / "artifacts" / "subsample" / plan.fingerprints["subsample"] / "train.jsonl").read_text()
     assert len(rows.splitlines()) == data["subsample"]["rows"]
+    named = gzip.decompress((record.folder / "trained_on.tsv.gz").read_bytes()).decode().splitlines()
+    assert named[0].split("\t") == ["id", "prompt_sha256", "desirable", "turned"]
+    assert [json.loads(line.split("\t")[0]) for line in named[1:]] == [
+        json.loads(row)["id"] for row in rows.splitlines()
+    ]
+    assert sum(line.split("\t")[2] == "1" for line in named[1:]) == round(pairs / 4)
     heldout = (tmp_path / "artifacts" / "feedback" / plan.fingerprints["feedback"] / "heldout.jsonl").read_text()
     asked = [json.loads(line)["prompt_id"] for line in (record.folder / "completions.jsonl").read_text().splitlines()]
     assert asked == [json.loads(line)["id"] for line in heldout.splitlines()]
+
+
+def test_noise_turns_labels_of_what_is_trained_on_only(make: MakeConfig) -> None:
+    config = make("loss=dpo", "feedback.label_noise=0.25", "train.steps=2", "evaluation.prompts.limit=4")
+    assert execute(config) == "done"
+    plan, record = describe(config)
+    data = json.loads((record.folder / "data.json").read_text())
+    assert data["subsample"] == {
+        "kind": "paired",
+        "rows": data["rows"],
+        "label_noise": {"share": 0.25, "rows": round(data["rows"] / 4)},
+    }
+    folder = config.run.artifacts / "subsample" / plan.fingerprints["subsample"]
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    turned = {row["id"] for row in rows if row["rejected"] != " ".join([row["rejected"].split()[0]] * 4)}
+    named = gzip.decompress((record.folder / "trained_on.tsv.gz").read_bytes()).decode().splitlines()[1:]
+    assert {json.loads(line.split("\t")[0]) for line in named if line.endswith("\t1")} == turned
+    assert len(turned) == round(data["rows"] / 4)
+    clean = describe(make("loss=dpo"))[0].fingerprints
+    assert clean["feedback"] == plan.fingerprints["feedback"]
+    assert clean["align"] != plan.fingerprints["align"]
+
+
+def test_noise_and_a_part_go_together() -> None:
+    source = Source(keep_desirable=0.5, label_noise=0.1)
+    rows, summary = trained_part(PAIRS, source)
+    assert summary["kept"] == {"desirable": 100, "undesirable": 200, "prompts": summary["kept"]["prompts"]}
+    assert summary["label_noise"]["rows"] == 30
+    flips = summary["label_noise"]
+    assert counts(rows.rows)[True] == 100 - flips["desirable_to_undesirable"] + flips["undesirable_to_desirable"]
+    ids = [trained_part(PAIRS, Source(label_noise=0.1, keep_seed=seed))[1]["label_noise"]["ids"] for seed in (0, 0, 1)]
+    assert ids[0] == ids[1] != ids[2]
+    assert "label_noise" not in Source(keep_desirable=0.5).subsampling, "parts without noise are called what they were"

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from tiny import tiny_model
 
 from kto_bench.feedback.batches import Step, schedule, units_of
-from kto_bench.feedback.tokens import TokenisedFeedback
+from kto_bench.feedback.tokenised import TokenisedFeedback
 from kto_bench.losses import Loss
 from kto_bench.training.carried import Cached
 from kto_bench.training.config import TrainConfig

@@ -13,7 +13,7 @@ from tiny import tiny_model
 
 from kto_bench.component import ConfigError
 from kto_bench.feedback.batches import Step, schedule, units_of
-from kto_bench.feedback.tokens import TokenisedFeedback
+from kto_bench.feedback.tokenised import TokenisedFeedback
 from kto_bench.losses.dpo import DPO
 from kto_bench.losses.kto import KTO
 from kto_bench.losses.simpo import SimPO

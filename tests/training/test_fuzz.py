@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from places import ROOT
 
 from kto_bench.component import build
 from kto_bench.feedback.batches import Step, mismatch, schedule, units_of
-from kto_bench.feedback.tokens import Encoder, TokenisedFeedback, tokenise
+from kto_bench.feedback.tokenised import TokenisedFeedback
+from kto_bench.feedback.tokenising import tokenise
+from kto_bench.feedback.tokens import Encoder
 from kto_bench.feedback.types import Feedback
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
@@ -76,10 +79,9 @@ def fuzzed_data(tokenizer: object, random: np.random.Generator) -> TokenisedFeed
     source = SandboxFeedback(name="sandbox", pairs=60, demonstration_rows=1)
     rows_ = source.load().rows
     data = tokenise(Feedback("paired", rows_), Encoder(tokenizer, 64, 128))
-    for number, completion in enumerate(data.completions):
-        length = int(random.choice([1, 2, 3, 8, 20, 120], p=[0.1, 0.1, 0.2, 0.3, 0.2, 0.1]))
-        data.completions[number] = (completion * length)[:length]
-    return data
+    lengths = random.choice([1, 2, 3, 8, 20, 120], p=[0.1, 0.1, 0.2, 0.3, 0.2, 0.1], size=len(data.completions))
+    fuzzed = [(ids * length)[:length] for ids, length in zip(data.completions, lengths.tolist(), strict=True)]
+    return replace(data, completions=fuzzed)
 
 
 def fuzzed_steps(data: TokenisedFeedback, loss: Loss, random: np.random.Generator) -> list[Step]:

@@ -19,7 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from kto_bench.component import ConfigError
 from kto_bench.feedback.batches import desirable_of, schedule, units_of
-from kto_bench.feedback.tokens import Encoder, tokenise
+from kto_bench.feedback.tokenising import tokenise
+from kto_bench.feedback.tokens import Encoder
 from kto_bench.feedback.types import Binary, Feedback
 from kto_bench.losses import Completions, Loss, Output
 from kto_bench.models import load_policy, load_tokenizer, save_policy

@@ -70,10 +70,10 @@ def record(folder: Path, sweep: str) -> Path:
     return found
 
 
-def weights(folder: Path, artifacts: str) -> dict[str, torch.Tensor]:
+def weights(folder: Path, artifacts: str, checkpoint: str = ".") -> dict[str, torch.Tensor]:
     (found,) = (path for path in (folder / artifacts / "align").iterdir() if path.is_dir())
     assert not list((folder / artifacts / "align").glob("*.saved")), "states are removed once the artifact is whole"
-    return load_file(found / "model.safetensors")
+    return load_file(found / checkpoint / "model.safetensors")
 
 
 def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
@@ -120,7 +120,7 @@ def test_sigterm_to_two_workers_then_one_process_goes_on(folder: Path) -> None:
 
 def test_two_machines_share_a_sharded_run_with_adapters(folder: Path) -> None:
     """Two commands with NODE_RANK 0 and 1, of one worker each; the second leaves no record of its own."""
-    options = ["loss=dpo", "train.steps=6", "train.lora={rank: 4, alpha: 8}"]
+    options = ["loss=dpo", "train.steps=6", "train.lora={rank: 4, alpha: 8}", "evaluation.at_steps=[3]"]
     finish(start(folder, [*options, "sweep=alone", "artifacts=alone"]))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -134,7 +134,8 @@ def test_two_machines_share_a_sharded_run_with_adapters(folder: Path) -> None:
     for row, wanted in zip(metrics, expected, strict=True):
         row.pop("rewards/accuracy"), wanted.pop("rewards/accuracy")  # at a margin of 0 it is a matter of rounding
         assert row == pytest.approx(wanted, rel=1e-5, abs=1e-5)
-    assert_close(weights(folder, "machines"), weights(folder, "alone"))
+    for checkpoint in (".", "step-3"):
+        assert_close(weights(folder, "machines", checkpoint), weights(folder, "alone", checkpoint))
 
 
 def test_sigterm_before_the_workers_listen_is_a_preemption_too(folder: Path) -> None:
