@@ -44,7 +44,7 @@ def floor_of(folder: Path, work: Work) -> dict[str, float]:
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     data, steps = load(folder, work)
     batches = [
-        [(data.prompts[data.prompt_of[index]] + data.completions[index])[:-1] for index in step.units.ravel()]
+        [[*data.prompts[data.prompt_of[index]], *data.completions[index]][:-1] for index in step.units.ravel()]
         for step in steps
     ]
     heaviest = max(batches, key=lambda rows: sum(map(len, rows)))

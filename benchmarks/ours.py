@@ -23,6 +23,7 @@ from torch import Tensor
 from work import CHECKPOINT, Work, write_json
 
 import kto_bench
+from kto_bench.feedback.token_lists import Tokens
 from kto_bench.feedback.tokenised import TokenisedFeedback
 from kto_bench.losses import Loss
 from kto_bench.losses.dpo import DPO
@@ -71,7 +72,7 @@ def config_of(work: Work) -> TrainConfig:
     )
 
 
-def pairs_of(data: TokenisedFeedback, steps: list[Any]) -> tuple[list[list[int]], list[list[int]]]:
+def pairs_of(data: TokenisedFeedback, steps: list[Any]) -> tuple[list[Tokens], list[Tokens]]:
     """Prompts and completions of the steps' mismatched pairs, in order."""
     pairs = [pair for step in steps for pair in step.mismatched]
     return [data.prompts[prompt] for prompt, _ in pairs], [data.completions[completion] for _, completion in pairs]
@@ -83,7 +84,8 @@ def score_reference(
     """Write the reference's log-probabilities as the suite's stages do; the seconds that it took, loading left out."""
     model = load_policy(folder / CHECKPOINT).to(pick_device())
     scorer = Scorer(model, pad_id_of(load_tokenizer(folder / CHECKPOINT)), precision=work.precision)
-    parts = {"matched": ([data.prompts[prompt] for prompt in data.prompt_of], data.completions)}
+    matched = [data.prompts[prompt] for prompt in data.prompt_of], list(data.completions)
+    parts: dict[str, tuple[list[Tokens], list[Tokens]]] = {"matched": matched}
     if work.loss == "kto":
         parts["mismatched"] = pairs_of(data, steps)
     with torch.no_grad():  # the first call of a process pays for threads and buffers, as the peer's warm-up steps do

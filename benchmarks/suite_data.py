@@ -55,8 +55,8 @@ def write_peer_files(folder: Path, work: Work) -> None:
         answers = {side: [{"role": "assistant", "content": row[side]}] for side in sides}
         label = {"label": row["label"]} if "label" in row else {}
         ordered.append({"prompt": row["prompt"], **answers, **label})
-        completions = {side: data.completions[index] for side, index in zip(sides, unit, strict=True)}
-        ids.append({"prompt": data.prompts[data.prompt_of[unit[0]]], **completions})
+        completions = {side: list(data.completions[index]) for side, index in zip(sides, unit, strict=True)}
+        ids.append({"prompt": list(data.prompts[data.prompt_of[unit[0]]]), **completions})
     (folder / PEER_ROWS).write_text("".join(json.dumps(row) + "\n" for row in ordered), encoding="utf-8")
     write_json(folder / PEER_IDS, ids)
 

@@ -140,11 +140,11 @@ def test_the_family_is_every_loss() -> None:
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     done = subprocess.run(
-        [COMMAND, "-m", "+sweeps=simpo_table/none"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [COMMAND, "-m", "+sweeps=simpo_table/dpo"], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2
     assert "feedback.path: data/simpo/zephyr_sft.jsonl does not exist" in done.stderr
-    assert "in 4 cell(s)" in done.stderr
+    assert "in 12 cell(s)" in done.stderr
 
 
 def test_a_twin_runs(tmp_path: Path) -> None:

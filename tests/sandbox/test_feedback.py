@@ -1,6 +1,9 @@
 from statistics import correlation, mean
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from places import ROOT
 
 from kto_bench.component import build
 from kto_bench.evaluation.prompts import PromptSource
@@ -104,8 +107,10 @@ def test_prompts_are_held_out_distinct_and_reproducible():
 
 
 @pytest.mark.parametrize("name", ["sandbox", "sandbox_binary"])
-def test_the_yaml_builds_the_defaults(name, conf):
-    source = build(conf(f"feedback/{name}.yaml"), FeedbackSource, "feedback")
+def test_the_yaml_builds_the_defaults(name):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        node = OmegaConf.to_container(compose("config", [f"feedback={name}"]).feedback)
+    source = build(node, FeedbackSource, "feedback")
     kind = "binary" if name == "sandbox_binary" else "paired"
     assert source == SandboxFeedback(name=name, kind_of_feedback=kind)
     assert source.kind() == kind

@@ -22,7 +22,8 @@ def sample():
     prompts = SandboxPrompts(count=50).load(paired.load())
     return {
         "stream": SandboxCorpus().stream(20000, seed=0).tolist(),
-        "rows": [asdict(row) for row in [*rows, *prompts]],
+        # Fields that the sandbox leaves empty say nothing of what it generates.
+        "rows": [{key: value for key, value in asdict(row).items() if value not in ("", ())} for row in rows + prompts],
         "scores": [judge.scores(row.prompt[0]["content"], row.chosen) for row in rows[:300]],
         "benchmarks": [list(task()["test"]) for task in (utils.facts, utils.arithmetic, utils.lists, utils.words)],
     }
