@@ -45,7 +45,8 @@ def draw(sweep: Sweep) -> Drawing:
     together = pd.concat(tasks.values())
     caption = (
         f"Benchmark scores by loss and start. {interval_note(together, 'documents')} Small dots: the seeds. "
-        f"{sample_size(together, 'documents')} per task. The axes do not start at 0 and differ between tasks."
+        f"{sample_size(together, 'documents')} per task, or per group of tasks, whose documents are taken together. "
+        "The axes do not start at 0 and differ between tasks."
     )
     return Drawing(forest.draw(panels), caption)
 

@@ -17,6 +17,8 @@ from kto_bench.results import Sweep
 
 ROW_HEIGHT = 2.3
 """Inches per setting and score."""
+RATING = "rating"
+"""What MT-Bench's judge says of an answer."""
 AXES = {"kl": "KL from the start (nats)", "step": "updates", "completions": "completions seen"}
 
 
@@ -26,14 +28,16 @@ class _Score:
     table: pd.DataFrame
     """Rows with the columns of a cell, step, completions, ``unit`` and ``value``."""
     unit: str
+    is_share: bool = True
+    """Whether values are in [0, 1], and shown in per cent."""
 
 
-def points(sweep: Sweep, score: pd.DataFrame, value: str, unit: str) -> pd.DataFrame:
+def points(sweep: Sweep, score: pd.DataFrame, value: str, unit: str, bounded: bool = True) -> pd.DataFrame:
     """One row per cell and step: ``estimates`` of ``value`` with step, completions and kl (mean over runs and
     prompts; NaN where it was not measured)."""
     parts = []
     for step, rows in score.groupby("step"):
-        found = estimates(rows, value, unit, bounded=True)
+        found = estimates(rows, value, unit, bounded=bounded)
         spent = {cell: part["completions"].mean() for cell, part in cells(rows)}
         reached = {cell: part["kl"].mean() for cell, part in cells(_at(sweep.over_training, step))}
         keys = list(found[["setting", "start", "method"]].itertuples(index=False, name=None))
@@ -53,6 +57,9 @@ def _scores(sweep: Sweep) -> Iterator[_Score]:
     judged = sweep.over_training.dropna(subset=["preference"])
     if len(judged):
         yield _Score("Win rate (%)", judged.rename(columns={"preference": "value"}), "prompt_id")
+    if RATING in sweep.over_training:  # graded by itself, as MT-Bench's answers are
+        rated = sweep.over_training.dropna(subset=[RATING])
+        yield _Score("Rating (1 to 10)", rated.rename(columns={RATING: "value"}), "prompt_id", is_share=False)
     answers = _shares(sweep.benchmarks_over_training)
     if len(answers):
         unit = answers["task"] + ":" + answers["metric"] + ":" + answers["doc_id"].astype(str)
@@ -68,7 +75,12 @@ def _shares(answers: pd.DataFrame) -> pd.DataFrame:
 
 def draw(sweep: Sweep) -> Drawing:
     """Rows: scores and settings; columns: the three axes. A column that no run has is left out."""
-    scores = {score.title: points(sweep, score.table, "value", score.unit) for score in _scores(sweep)}
+    scores = {
+        score.title: points(sweep, score.table, "value", score.unit, score.is_share).assign(
+            scale=100.0 if score.is_share else 1.0
+        )
+        for score in _scores(sweep)
+    }
     if not scores:
         raise NoDataError("no finished run was evaluated over its training (evaluation.at_steps)")
     panels = [
@@ -104,9 +116,10 @@ def span_of(rows: pd.DataFrame) -> str:
 def _panel(axis: Axes, rows: pd.DataFrame, column: str) -> None:
     for (_, start, method), part in cells(rows):
         line = part.sort_values("step")
-        middle = 100 * line["value"]
+        scale = line["scale"]
+        middle = scale * line["value"]
         axis.errorbar(
-            line[column], middle, yerr=[middle - 100 * line["low"], 100 * line["high"] - middle],
+            line[column], middle, yerr=[middle - scale * line["low"], scale * line["high"] - middle],
             color=style.colour(method), linestyle=style.line(start), marker="o", markersize=3, linewidth=1.2,
             elinewidth=0.7, capsize=1.5,
         )  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kto_bench.component import ConfigError
 from kto_bench.config import Config, EvaluationConfig
 from kto_bench.evaluation.benchmarks import Benchmarks
 from kto_bench.evaluation.prompts import PromptSource
@@ -16,9 +17,22 @@ from kto_bench.feedback.types import Decontamination, Feedback, FeedbackError
 
 
 def evaluation_texts(config: Config) -> EvaluationTexts | None:
-    """The texts that the feedback of ``config`` is compared with; None where it is not to be decontaminated."""
+    """The texts that the feedback of ``config`` is compared with; None where it is not to be decontaminated.
+
+    Raises ConfigError where there is nothing to compare it with: the counts would say that it is clean.
+    """
     chosen = config.feedback.decontaminate
-    return None if chosen is None else EvaluationTexts(chosen, config.evaluation)
+    if chosen is None:
+        return None
+    texts = EvaluationTexts(chosen, config.evaluation)
+    if not texts.any:
+        raise ConfigError(
+            f"feedback.decontaminate: {chosen.model_dump(mode='json')} compares with nothing: evaluation "
+            f"{config.evaluation.name!r} asks only what the feedback itself holds out, or is not looked at "
+            "(evaluation: false); choose an evaluation with prompts or benchmarks of its own, name files in against, "
+            "or set decontaminate to null"
+        )
+    return texts
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,11 @@ class EvaluationTexts:
 
     chosen: Decontamination
     evaluation: EvaluationConfig
+
+    @property
+    def any(self) -> bool:
+        """Whether there are texts at all."""
+        return self._prompts is not None or self._benchmarks is not None or bool(self.chosen.against)
 
     def identity(self) -> dict[str, Any]:
         """What decides on the texts, for fingerprints; of files, their content."""

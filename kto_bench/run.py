@@ -1,11 +1,11 @@
 """One run as a chain of stages. Read this file first.
 
-    model ────► base ─────► sft ─────► reference ────► align ─┬─► generate ──► judge
-    feedback ────────────────┴────────────┴──────────────┘    └─► benchmark (one per task)
+    model ────► base ─────► sft ─────► reference ────► align ─┬─► generate ──► judge (──► statistics)
+    feedback ─► tokens ──────┴────────────┴──────────────┘    └─► benchmark (one per task)
 
 ``plan`` describes every stage before anything is computed; ``execute`` fetches them one after another from the store,
 which builds what is missing, and leaves the record. Without SFT (start=base) the base is the start; with loss=none the
-start itself is evaluated.
+start itself is evaluated. With evaluation.at_steps the right-hand part is there for each of these steps as well.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from kto_bench.config import Config
 from kto_bench.evaluation.guards import score_guards
+from kto_bench.evaluation.loaded import forget
 from kto_bench.feedback.subsampling import IDS
 from kto_bench.heartbeat import Heartbeat
 from kto_bench.lines import append_line, read_lines, write_lines
@@ -177,12 +178,15 @@ def _run(config: Config, record: Record, screen: Screen, preemption: Preemption)
 
         described = plan(config, Watch(screen, on_metrics, preemption))
         fetched = {}
-        for name, stage in described.stages.items():
-            fetched[name] = store.fetch(stage)
-            if stage.name == "tokens":
-                record.write_json("data_report.json", _data_report(fetched))
-            if preemption.requested:  # and yet we are here: a library swallowed the exception
-                raise Preempted
+        try:
+            for name, stage in described.stages.items():
+                fetched[name] = store.fetch(stage)
+                if stage.name == "tokens":
+                    record.write_json("data_report.json", _data_report(fetched))
+                if preemption.requested:  # and yet we are here: a library swallowed the exception
+                    raise Preempted
+        finally:
+            forget()  # the next run of this process trains first, and needs the memory
         rows = _collect(fetched, record)
         scores = json.loads((record.folder / "scores.json").read_text(encoding="utf-8"))
         mirror.finish(read_lines(record.folder / "metrics.jsonl"), scores, rows)

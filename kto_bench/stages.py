@@ -268,7 +268,7 @@ class Stages:
             "loss": {**identity_of(loss), "source": digest_of(type(loss), _is_a_loss)},
             "train": train.identity(),
             "seed": order if order == initialisation else {"data_order": order, "initialisation": initialisation},
-            **({"keep": keep} if at_steps else {}),
+            **({"keep": keep} if keep else {}),
         }
         on_metrics = self._watch.on_metrics if name == "align" else lambda metrics, timing: None
 

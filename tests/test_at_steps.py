@@ -115,6 +115,8 @@ def test_a_step_changes_the_fingerprints_of_what_depends_on_it_alone(make: MakeC
     assert {name for name in plain if plain[name] != watched[name]} == {"align", "generate", "judge"}
     assert len({watched["generate"], watched["generate/step-1"]}) == 2, "two checkpoints are two artifacts"
     assert describe(make("evaluation.at_steps=[]"))[0].fingerprints == plain
+    at_start = describe(make("evaluation.at_steps=[0]"))[0].fingerprints
+    assert at_start["align"] == plain["align"], "the start is there without being kept: nothing is aligned again"
 
 
 def test_a_training_that_was_stopped_keeps_what_it_had_kept(make: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:

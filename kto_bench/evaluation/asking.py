@@ -22,6 +22,9 @@ ANSWERS = "answers.jsonl"
 FAILURES_IN_A_ROW = 10
 """So many, each after its retries, and the rest is not asked for: the server is down, or refuses all alike."""
 UNASKED = "it was not asked for"
+PROBES = 3
+"""So many requests, one by one, may be needed to learn how the server counts, before several at once may cost more than
+the limit."""
 Read = Callable[[Answer], Any | None]
 
 
@@ -98,12 +101,15 @@ class _Asking:
         self._failures: list[str | None] = [UNASKED] * n
         self._failed_in_a_row = 0
         self._waiting: dict[str, Question] = {}
-        self._estimated, self._counted = 0, 0  # tokens in the requests that were answered now: ours, and the server's
+        self._estimated, self._counted = 0, 0  # tokens in the requests that were answered: ours, and the server's
+        tokens = Account.of(file.all, None)
+        self._paid = tokens.input_tokens, tokens.output_tokens
         self._out_of_money = False
 
     def run(self, folder: Path) -> Asked:
         for index, question in enumerate(self._questions):
             for answer in self._file.of(question.key):
+                self._compare(question, answer)
                 self._take(index, answer)
         stored = self._done
         todo = [
@@ -127,7 +133,7 @@ class _Asking:
 
     @property
     def _spent(self) -> float:
-        return Account.of(self._file.all, self._judge.price).dollars or 0.0
+        return self._judge.price.dollars(*self._paid) if self._judge.price else 0.0
 
     def _announce(self, todo: Sequence[Question], stored: int) -> None:
         """Say what is to be asked and what that costs, and refuse where it may cost too much."""
@@ -152,6 +158,15 @@ class _Asking:
 
     def _round(self, todo: Sequence[Question]) -> list[Question]:
         """Ask ``todo`` once, and return those whose answer could not be read."""
+        price, first = self._judge.price, 0
+        unread: list[Question] = []
+        if price is not None and price.limit is not None:
+            while not self._counted and first < min(PROBES, len(todo)):
+                unread += self._exchange(todo[first : first + 1])
+                first += 1
+        return unread + self._exchange(todo[first:])
+
+    def _exchange(self, todo: Sequence[Question]) -> list[Question]:
         unread = []
         try:
             for question, outcome in self._judge.replies(self._supply(deque(todo))):
@@ -175,8 +190,8 @@ class _Asking:
         else:
             self._failed_in_a_row = 0
             self._file.add(question.key, outcome)
-            self._estimated += tokens_of(question.request)
-            self._counted += outcome.input_tokens
+            self._paid = self._paid[0] + outcome.input_tokens, self._paid[1] + outcome.output_tokens
+            self._compare(question, outcome)
             self._take(index, outcome)
         if self._progress:
             self._progress(self._done, len(self._questions))
@@ -199,6 +214,10 @@ class _Asking:
         tokens = too_low * sum(tokens_of(asked.request) for asked in in_flight), len(in_flight) * self._judge.max_tokens
         return price.limit is not None and self._spent + price.dollars(*tokens) > price.limit
 
+    def _compare(self, question: Question, answer: Answer) -> None:
+        self._estimated += tokens_of(question.request)
+        self._counted += answer.input_tokens
+
     def _take(self, index: int, answer: Answer) -> None:
         """Read an answer; the first that can be read is the one that counts."""
         if self._failures[index] is None:
@@ -208,6 +227,8 @@ class _Asking:
             value = self._read(answer)
         except Exception as error:  # a parser of a library raises what it likes
             value, why = None, f"cannot be read ({type(error).__name__}: {error})"
+        if value is None and not answer.text.strip() and answer.output_tokens >= self._judge.max_tokens:
+            why += f" (all of max_tokens={self._judge.max_tokens} went into thoughts: raise it)"
         if value is None:
             self._failures[index] = f"{self._names[index]}: answer {answer.text[:80]!r} {why}"
             return

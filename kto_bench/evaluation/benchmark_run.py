@@ -19,7 +19,7 @@ from kto_bench.evaluation.errors import EvaluationError
 from kto_bench.evaluation.policy_lm import PolicyLM
 from kto_bench.evaluation.task_loading import load
 from kto_bench.evaluation.task_plan import TaskPlan
-from kto_bench.evaluation.task_scores import count_of, filters_of, group_score, packages, rows_of, score_of
+from kto_bench.evaluation.task_scores import count_of, filters_of, group_score, packages, rows_of, score_of, tag_score
 from kto_bench.store import write_atomically
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ class BenchmarkRun:
         except Exception as error:
             raise EvaluationError(f"benchmark {name}: {type(error).__name__}: {error}") from error
         samples = results["samples"][name]
-        raw, rows = results["results"][name], rows_of(name, samples)
+        raw = results["results"][name]
+        rows = rows_of(name, samples, raw)
         wanted = self._benchmarks.metrics.get(name, self._benchmarks.metrics.get(entry))
         score = score_of(name, raw, wanted)
         if score is None:
@@ -127,7 +128,7 @@ class BenchmarkRun:
         kept = {"raw": raw, "score": score, "rows": rows}
         if self._settings.saved is not None:
             self._settings.saved.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._file(name), json.dumps(kept))
+            write_atomically(self._file(name), json.dumps(kept, default=float))  # metrics may be NumPy's numbers
         return kept
 
     def _together(
@@ -140,6 +141,10 @@ class BenchmarkRun:
             if score is not None:
                 leaves = [scores[task.task_name] for task in group.get_all_tasks()]
                 scores[name] = group_score(score, group.version, leaves)
+        if entry not in found and entry not in loaded.get("groups", {}):
+            score = tag_score([one["score"] for one in found.values()])
+            if score is not None:
+                scores[entry] = score
         rows = [row if name == entry else {**row, "group": entry} for name, one in found.items() for row in one["rows"]]
         return scores, rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from kto_bench.component import Component, ConfigError
 from kto_bench.evaluation.quiet import quiet
 from kto_bench.evaluation.sentences import splitter
 from kto_bench.evaluation.task_index import folder_of, hash_of_folder, is_known, leaves_of, manager_for
-from kto_bench.evaluation.task_plan import TaskPlan, digest_of, plan_task
+from kto_bench.evaluation.task_plan import TaskPlan, check_configurations, digest_of, plan_task
 
 FIELD = "evaluation.benchmarks"
 Shots = Annotated[int, Field(ge=0)]
@@ -73,16 +74,18 @@ class Benchmarks(Component):
         """The fields, with the content of the task files in place of their path, and lm-eval's version."""
         files = hash_of_folder(folder_of(self.include_path)) if self.include_path else None
         fields = {key: value for key, value in super().identity().items() if not key.startswith("suite")}
-        return {**fields, "include_path": files, "lm_eval": version("lm-eval")}
+        return {**fields, "include_path": files, "lm_eval": _lm_eval()}
 
     def check(self, data_root: Path | None = None, allow_code_execution: bool = False) -> None:
         """Raise ConfigError for what could not be run, before anything is computed.
 
-        Names that are no task, with near matches; tasks of which ``data_root`` lacks the data set or a split; tasks
-        that run generated code where that is not allowed; tasks that are asked for twice, by way of two groups.
+        Names that are no task, with near matches; tasks of which ``data_root`` lacks the data set or a split, or has
+        one file for what are two sets; tasks that run generated code where that is not allowed; tasks that are asked
+        for twice, by way of two groups.
         """
         with quiet():
             manager, plans = self._plans(data_root)
+        check_configurations([task for tasks in plans.values() for task in tasks.values()])
         owner: dict[str, str] = {}
         for entry, tasks in plans.items():
             for name, task in tasks.items():
@@ -150,8 +153,9 @@ class Benchmarks(Component):
         lm-eval's (None where it has none), ``metrics`` holds value and stderr of every metric, ``first_token_ids`` are
         the first 8 ids of the task's first request, ``truncated`` counts its requests that did not fit the model.
         Generating tasks have "max_new_tokens" {"asked", "allowed"}; those that run code have "code_execution". A group
-        (such as mmlu) has a score but no rows of its own. A row is {"task", "metric", "doc_id", "value"}, with "group"
-        where the suite names a group or tag that the task belongs to; metrics without a number per document have none.
+        (such as mmlu) has a score but no rows of its own; a tag's is the mean of its tasks. A row is {"task", "metric",
+        "doc_id", "value"}, with "group" where the suite names a group or tag that the task belongs to; metrics that are
+        no mean of a number per document have none.
 
         ``seed`` draws few-shot examples and anything that a task samples. ``progress(done, total)`` counts documents of
         the task or group at hand. Finished tasks are kept in the folder ``saved``, and taken from there.
@@ -219,3 +223,16 @@ class Benchmarks(Component):
                 if name not in here and name not in manager.task_index and not is_known(name):
                     near = ", ".join(difflib.get_close_matches(name, here, n=3)) or "none"
                     raise ConfigError(f"{FIELD}.{field}: {name!r} is no task, group or tag of lm-eval (near: {near})")
+                inside = name not in here and name in manager.task_index and here & leaves_of(manager, name).keys()
+                if inside and field != "metrics":  # a group within a group has a score of its own, but no settings
+                    raise ConfigError(
+                        f"{FIELD}.{field}: {name!r} is only a part of what {FIELD}.tasks names, and would be passed "
+                        f"over; set it for its tasks one by one ({', '.join(sorted(inside)[:3])}, ...), or name "
+                        f"{name!r} in {FIELD}.tasks"
+                    )
+
+
+@cache
+def _lm_eval() -> str:
+    """Its version, which is read from a file: half of the time that a plan takes for a task."""
+    return version("lm-eval")

@@ -8,7 +8,6 @@ texts are read back from it, and a model judge is asked in its own wording, thro
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from kto_bench.evaluation.quiet import quiet
 
 CHUNK = 64
 """Prompts per call of ``Judge.complete``; between calls progress is reported."""
+RAW = "preference_raw_completion"
+"""alpaca_eval's column of what the judge said, here a number by which we find it."""
 KEYS = ("prompt_id", "instruction", "order_key", "ask")
 Progress = Callable[[int, int], None] | None
 Say = Callable[[str], None] | None
@@ -41,12 +42,20 @@ def instruction_of(messages: Sequence[dict[str, str]]) -> str:
 
 @dataclass
 class _Comparison:
-    """One comparison; as the judge saw it, and what it said, once it was asked."""
+    """One comparison: ``ours`` is the place of our output before alpaca_eval draws an order."""
 
     prompt_id: str
     repeat: int
-    ours: int = 0
-    answer: str = ""
+    ours: int
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the judge saw, what it said to that, and the preference (1 to 2) that it stated."""
+
+    texts: Texts
+    answer: str
+    preference: float
 
 
 class Comparisons:
@@ -57,7 +66,7 @@ class Comparisons:
         self._judge, self._seed = judge, seed
         self._table: list[dict[str, str]] = []
         self._comparisons: list[_Comparison] = []
-        self._waiting: dict[Texts, deque[tuple[_Comparison, int]]] = defaultdict(deque)
+        self._names: dict[Texts, str] = {}
         for row in rows:
             instruction = instruction_of(row["prompt"])
             for ours in (2, 1) if judge.orders == "both" else (2,):
@@ -78,11 +87,9 @@ class Comparisons:
                 "output_2": quote(outputs[1]),
             }
         )
-        comparison = _Comparison(row["prompt_id"], repeat, ours)
-        self._comparisons.append(comparison)
-        self._waiting[instruction, *outputs].append((comparison, ours))
-        if self._judge.orders == "random":
-            self._waiting[instruction, outputs[1], outputs[0]].append((comparison, 3 - ours))
+        self._comparisons.append(_Comparison(row["prompt_id"], repeat, ours))
+        for shown in (outputs, outputs[::-1]):
+            self._names.setdefault((instruction, *shown), row["prompt_id"])
 
     def annotated(self, folder: Path, progress: Progress, say: Say) -> tuple[list[Verdict], Account | None]:
         """The verdicts, in the order of the rows, and what they took of a model judge.
@@ -90,13 +97,14 @@ class Comparisons:
         Raises EvaluationError where any is missing.
         """
         account: Account | None = None
+        asked: list[_Asked] = []
         with quiet() as loud:
             from alpaca_eval.annotators import PairwiseAnnotator
 
-            def completions(prompts: Sequence[str]) -> dict[str, list[float]]:
-                nonlocal account
-                preferences, account = self._preferences(list(prompts), folder, loud, progress, say)
-                return {"completions": preferences}
+            def completions(prompts: Sequence[str]) -> dict[str, list[int]]:
+                nonlocal asked, account
+                asked, account = self._ask(list(prompts), folder, loud, progress, say)
+                return {"completions": list(range(len(asked)))}
 
             annotator = PairwiseAnnotator(
                 annotators_config=self._write_configuration(folder),
@@ -105,34 +113,39 @@ class Comparisons:
                 random_seed_column=("order_key",),
                 is_randomize_output_order=self._judge.orders == "random",
                 fn_completions=completions,
-                fn_completion_parser=lambda preference: [preference],
+                fn_completion_parser=lambda number: [asked[int(number)].preference],
                 caching_path=None,
                 is_avoid_reannotations=False,
             )
             annotated = {tuple(row[key] for key in KEYS): row for row in annotator(self._table, chunksize=None)}
         verdicts = []
         for table, one in zip(self._table, self._comparisons, strict=True):
-            preference = annotated[tuple(table[key] for key in KEYS)]["preference"]
-            ours = 3 - preference if table["ask"].startswith("1/") else preference
-            verdicts.append(Verdict(one.prompt_id, one.ours, one.repeat, ours - 1.0, one.answer))
+            row = annotated[tuple(table[key] for key in KEYS)]
+            preference = row["preference"] - 1.0 if one.ours == 2 else 2.0 - row["preference"]
+            ours, answer = 0, ""
+            if table["output_1"] != table["output_2"]:  # of identical outputs alpaca_eval makes a tie, unasked
+                # Which of several that are alike in everything was asked when, only alpaca_eval knows.
+                found = asked[int(row[RAW])]
+                ours = one.ours if quote(found.texts[1]) == table["output_1"] else 3 - one.ours
+                answer = found.answer
+            verdicts.append(Verdict(one.prompt_id, ours, one.repeat, preference, answer))
         if account is None and isinstance(self._judge, ModelJudge):
             account = Account.of([], self._judge.price)  # all texts were identical
         return verdicts, account
 
-    def _preferences(
+    def _ask(
         self,
         prompts: list[str],
         folder: Path,
         loud: Callable[[], AbstractContextManager[None]],
         progress: Progress,
         say: Say,
-    ) -> tuple[list[float], Account | None]:
+    ) -> tuple[list[_Asked], Account | None]:
         """What the judge says of alpaca_eval's prompts."""
         judge, account = self._judge, None
         texts = [judge.read(prompt) for prompt in prompts]
-        asked = [self._find(one) for one in texts]
+        names = [self._names[one] for one in texts]
         if isinstance(judge, ModelJudge):
-            names = [one.prompt_id for one in asked]
             requests = [judge.wording.request(*one) for one in texts]
             with loud():
                 found = ask(judge, requests, judge.wording.preference, folder, progress, say, names)
@@ -148,23 +161,12 @@ class Comparisons:
                         progress(len(answers), len(prompts))
             values = [judge.stated(answer) for answer in answers]
             failures = [
-                f"{one.prompt_id}: answer {answer!r}" if value is None else None
-                for one, answer, value in zip(asked, answers, values, strict=True)
+                f"{name}: answer {answer!r}" if value is None else None
+                for name, answer, value in zip(names, answers, values, strict=True)
             ]
         self._check_complete([failure for failure in failures if failure is not None])
-        for one, answer in zip(asked, answers, strict=True):
-            one.answer = answer
-        return [float(value) for value in values if value is not None], account
-
-    def _find(self, texts: Texts) -> _Comparison:
-        """A comparison that was made into these texts. Several may be: repeats, and prompts alike in everything."""
-        waiting = self._waiting[texts]
-        while waiting:
-            comparison, ours = waiting.popleft()
-            if not comparison.answer:
-                comparison.ours, comparison.answer = ours, "asked"
-                return comparison
-        raise EvaluationError(f"judge {self._judge.name!r}: alpaca_eval asks for a comparison that there is not")
+        stated = [float(value) for value in values if value is not None]
+        return [_Asked(*one) for one in zip(texts, answers, stated, strict=True)], account
 
     def _check_complete(self, failed: list[str]) -> None:
         if failed:

@@ -35,9 +35,12 @@ def divergences(
     ``tokens`` are those that the sum runs over. Tokens that the reference does not have (control tokens of a loss) are
     left out of its prompts and of the vocabulary, and end a completion.
     """
-    known = _vocabulary(reference)
-    shared = min(known, _vocabulary(policy))
-    completions = [_until(answer["completion"], known) for answer in answers]
+    unknown = _unknown(policy, reference)
+    shared = torch.tensor(
+        [id_ for id_ in range(min(_vocabulary(policy), _vocabulary(reference))) if id_ not in unknown],
+        device=policy.device,
+    )
+    completions = [_until(answer["completion"], unknown) for answer in answers]
     lengths = [len(answer["prompt"]) + len(c) for answer, c in zip(answers, completions, strict=True)]
     order = sorted(range(len(answers)), key=lambda index: -lengths[index])
     sums = torch.zeros(len(answers), dtype=torch.float64)
@@ -48,12 +51,12 @@ def divergences(
             prompts = [answers[index]["prompt"] for index in batch]
             hidden = [
                 _hidden(policy, prompts, wanted),
-                _hidden(reference, [[token for token in prompt if token < known] for prompt in prompts], wanted),
+                _hidden(reference, [[token for token in prompt if token not in unknown] for prompt in prompts], wanted),
             ]
-            size = max(1, MAX_LOGITS // shared)
+            size = max(1, MAX_LOGITS // len(shared))
             chunks = zip(*(part.split(size) for part in hidden), strict=True)
             terms = [
-                _divergence(logits_of(policy, ours)[:, :shared], logits_of(reference, its)[:, :shared])
+                _divergence(logits_of(policy, ours)[:, shared], logits_of(reference, its)[:, shared])
                 for ours, its in chunks
             ]
             each = torch.cat(terms).cpu() if terms else torch.zeros(0, dtype=torch.float64)
@@ -74,8 +77,15 @@ def _vocabulary(model: Any) -> int:
     return int(model.get_input_embeddings().num_embeddings)
 
 
-def _until(completion: list[int], known: int) -> list[int]:
-    end = next((position for position, token in enumerate(completion) if token >= known), len(completion))
+def _unknown(policy: Any, reference: Any) -> set[int]:
+    """The tokens that only the policy has: rows beyond the reference's embeddings, and control tokens in rows that a
+    padded vocabulary (Pythia's, say) had left unused, of which the reference has learnt nothing."""
+    ours, its = (getattr(model.config, "control_token_ids", None) or [] for model in (policy, reference))
+    return {*range(_vocabulary(reference), _vocabulary(policy)), *(set(ours) - set(its))}
+
+
+def _until(completion: list[int], unknown: set[int]) -> list[int]:
+    end = next((position for position, token in enumerate(completion) if token in unknown), len(completion))
     return completion[:end]
 
 

@@ -8,6 +8,7 @@ that the server refuses for itself, such as one that is too long, fails alone.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 TAKEN = frozenset({"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "logprobs"})
 TAKEN |= {"top_logprobs", "n", "stream"}
 """Parameters of a request that are fields of the judge, or fixed."""
+SECRET = re.compile(r"key|secret|password|auth|bearer|(^|_)token$|^headers$|^extra_", re.IGNORECASE)
+"""Names of what might be one."""
 
 
 class EndpointJudge(ModelJudge):
@@ -87,7 +90,7 @@ class EndpointJudge(ModelJudge):
     def _has_no_field_of_its_own(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         if taken := sorted(TAKEN & set(parameters)):
             raise ValueError(f"{', '.join(taken)}: set by other fields of the judge, or fixed; leave them out")
-        if secret := [name for name in parameters if "key" in name.lower() or name.startswith("extra_")]:
+        if secret := [name for name in parameters if SECRET.search(name)]:
             raise ConfigError(
                 f"evaluation.judge.parameters: {', '.join(secret)} cannot be given: parameters go into the record; the "
                 "key is read from the environment"
@@ -132,29 +135,30 @@ class EndpointJudge(ModelJudge):
         # Daemons, unlike the threads of a pool: a preempted process does not wait for a server that says nothing.
         for _ in range(self.concurrency):
             threading.Thread(target=work, daemon=True).start()
-        error, running = "", 0
+        problem: Exception | None = None
+        running = 0
         try:
             while True:
-                while not error and running < self.concurrency and (question := next(waiting, None)) is not None:
+                while problem is None and running < self.concurrency and (question := next(waiting, None)) is not None:
                     jobs.put(question)
                     running += 1
                 if not running:
                     break
                 question, outcome = done.get()
                 running -= 1
-                if isinstance(outcome, Permanent):
-                    error, outcome = str(outcome), Failure(str(outcome))
+                if isinstance(outcome, Exception):  # what else is in flight will be paid for, and is waited for
+                    problem, outcome = outcome, Failure(str(outcome))
                     stop.set()  # whoever waits for another try need not
-                if isinstance(outcome, Exception):
-                    raise outcome
                 yield question, outcome
         finally:
             stop.set()
             for _ in range(self.concurrency):
                 jobs.put(None)
             client.close()
-        if error:
-            raise EvaluationError(f"{self.base_url} will not answer for model {self.model!r}: {error}")
+        if isinstance(problem, Permanent):
+            raise EvaluationError(f"{self.base_url} will not answer for model {self.model!r}: {problem}")
+        if problem is not None:
+            raise problem
 
     def _fields(self) -> dict[str, Any]:
         """Of each request, beside its messages."""
@@ -179,5 +183,10 @@ class EndpointJudge(ModelJudge):
             raise ConfigError(
                 f"evaluation.judge.key_variable: the environment has no {self.key_variable}; export the key of "
                 f"{self.base_url} under that name, or choose null for a server that wants none"
+            )
+        if not (key.isascii() and key.isprintable()):  # it would fail each request, and some errors would show it
+            raise ConfigError(
+                f"evaluation.judge.key_variable: {self.key_variable} holds a line break or a character that no key has "
+                "(it is not shown); export the key alone"
             )
         return key

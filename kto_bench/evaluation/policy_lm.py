@@ -80,6 +80,20 @@ class PolicyLM(HFLM):
             return self.context_ids(string)
         return super().tok_encode(string, *arguments, **options)
 
+    def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> str:
+        """The text of an answer. An indented first line keeps its indentation, on which a program depends.
+
+        Tokenizers in the manner of Llama 2 and Mistral take a space off the start of whatever they decode, so that
+        the answer to HumanEval would begin with three spaces where its other lines have four.
+        """
+        text: str = super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
+        if isinstance(tokens, int) or len(tokens) == 0:
+            return text
+        ids = list(tokens)
+        twice: str = super().tok_decode(ids + ids, skip_special_tokens=skip_special_tokens)  # the second: not the start
+        whole = twice[len(text) :] if twice.startswith(text) else text
+        return whole if whole.startswith("  ") else text
+
     def tok_batch_encode(
         self,
         strings: list[str],

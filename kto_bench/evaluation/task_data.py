@@ -22,6 +22,8 @@ from kto_bench.component import ConfigError
 Row = dict[str, Any]
 _FILE = re.compile(r"(?P<split>[^.]+?)(?:-\d{5}-of-\d{5})?\.(?:jsonl|json|parquet)(?:\.gz)?")
 _SAVED = ("state.json", "dataset_info.json")  # both lie in a folder that Dataset.save_to_disk wrote
+_ABOUT = (*_SAVED, "dataset_dict.json", "dataset_infos.json")
+"""What lies beside data and tells about them, here or in a repository of the hub."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class LocalSet:
     splits: Mapping[str, tuple[Path, ...]]
     only: tuple[Path, ...] = ()
     convert: Callable[[Row, int], Row] | None = None
+    name: str | None = None
+    """Of its configuration, where it has several."""
 
     def load(self, names: Iterable[str]) -> Any:
         """A ``datasets.DatasetDict`` of the splits ``names``. Raises ConfigError for files that hold no rows."""
@@ -164,7 +168,7 @@ def find(root: Path, path: str, name: str | None) -> LocalSet:
         if found is not None:
             splits, only = found
             files = [file for several in [*splits.values(), only] for file in several]
-            return LocalSet(files[0].parent, splits, only, published.convert if published else None)
+            return LocalSet(files[0].parent, splits, only, published.convert if published else None, name)
         looked.append(folder if name is None else folder / name)
     places = ", ".join(str(folder) for folder in looked)
     called = path if name is None else f"{path} ({name})"
@@ -183,21 +187,26 @@ def splits_in(folder: Path) -> Splits | None:
     """The splits that lie in a folder, and what stands for any split if there is but one file of another name."""
     if not folder.is_dir():
         return None
-    splits: dict[str, tuple[Path, ...]] = {}
-    for child in sorted(folder.iterdir()):
-        if all((child / file).is_file() for file in _SAVED):
-            splits[child.name] = (child,)
+    if _is_saved(folder):
+        return {}, (folder,)
+    splits: dict[str, tuple[Path, ...]] = {
+        child.name: (child,) for child in sorted(folder.iterdir()) if _is_saved(child)
+    }
     if splits:
         return splits, ()
-    files = sorted(file for file in [*folder.iterdir(), *folder.glob("data/*")] if _FILE.fullmatch(file.name))
+    there = [*folder.iterdir(), *folder.glob("data/*")]
+    files = sorted(file for file in there if _FILE.fullmatch(file.name) and file.name not in _ABOUT)
     for file in files:
         match = _FILE.fullmatch(file.name)
         assert match is not None
         splits[match["split"]] = (*splits.get(match["split"], ()), file)
     if len(splits) == 1 and not splits.keys() & set(COMMON):
         return {}, tuple(files)
-    splits = {split: found for split, found in splits.items() if split in COMMON or len(splits) > 1}
     return (splits, ()) if splits else None
+
+
+def _is_saved(folder: Path) -> bool:
+    return all((folder / file).is_file() for file in _SAVED)
 
 
 def _single(folder: Path, name: str) -> Splits | None:
@@ -213,5 +222,5 @@ def _has_no_configurations(folder: Path) -> bool:
 
 
 def _of_the_only_folder(folder: Path) -> Splits | None:
-    children = [child for child in folder.iterdir() if child.is_dir()]
+    children = [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
     return splits_in(children[0]) if len(children) == 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from kto_bench.component import ConfigError
 from kto_bench.evaluation.task_data import LocalSet, find
 
 FIELD = "evaluation.benchmarks"
+IFEVAL = ("ifeval", "instruction-following-eval")
+"""What data sets are called whose metric counts sentences; the second is the leaderboard's copy."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def plan_task(
         examples=examples,
         changes=changes,
         unsafe=bool(config.get("unsafe_code")),
-        needs_sentences="ifeval" in path,
+        needs_sentences=any(name in path for name in IFEVAL),
         local=local,
     )
 
@@ -116,6 +118,24 @@ def _check_splits(name: str, local: LocalSet, scored: str, examples: str | None)
             f"examples; it has {there}. Put the split there, draw from another with "
             f"++{FIELD}.fewshot_splits.{name}={scored}, or ask without examples: {FIELD}.num_fewshot=0"
         )
+
+
+def check_configurations(plans: Iterable[TaskPlan]) -> None:
+    """Refuse to read the same local files for two configurations of a set; one of them would be scored on the other's.
+
+    Splits that lie right in a set's folder stand for any configuration, since most sets have but one.
+    """
+    read: dict[tuple[Path, ...], TaskPlan] = {}
+    for plan in plans:
+        if plan.local is None:
+            continue
+        other = read.setdefault(plan.local.files(plan.scored), plan)
+        assert other.local is not None
+        if other.local.name != plan.local.name:
+            raise ConfigError(
+                f"evaluation.data_root: {plan.local.folder} would be read for both {other.name} ({other.local.name}) "
+                f"and {plan.name} ({plan.local.name}); put each configuration into a folder or file of that name there"
+            )
 
 
 def digest_of(plans: Mapping[str, TaskPlan]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -47,13 +47,15 @@ def score_of(task: str, results: Mapping[str, Any], wanted: str | None) -> dict[
     return {"metric": name, "filter": filter_, **metrics[found[0]], "metrics": metrics}
 
 
-def rows_of(task: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """{"task", "metric", "doc_id", "value"} for every metric that has a number per document.
+def rows_of(task: str, samples: list[dict[str, Any]], results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """{"task", "metric", "doc_id", "value"} for every metric that is the mean of a number per document.
 
+    Others have no rows: that which lm-eval keeps per document as "perplexity", for one, is a log-likelihood.
     Raises EvaluationError for an outcome that is not a number.
     """
     several_filters = len({sample["filter"] for sample in samples}) > 1
-    rows = []
+    rows: list[dict[str, Any]] = []
+    values: dict[str, list[float]] = {}
     for sample in sorted(samples, key=lambda sample: sample["doc_id"]):
         for metric in sample["metrics"]:
             value = sample[metric]
@@ -63,7 +65,13 @@ def rows_of(task: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 raise EvaluationError(f"benchmark {task}: document {sample['doc_id']}: {metric} is not a number")
             name = f"{metric},{sample['filter']}" if several_filters else metric
             rows.append({"task": task, "metric": name, "doc_id": sample["doc_id"], "value": float(value)})
-    return rows
+            values.setdefault(f"{metric},{sample['filter']}", []).append(float(value))
+    no_means = {
+        key if several_filters else key.partition(",")[0]
+        for key, found in values.items()
+        if key in results and not math.isclose(sum(found) / len(found), results[key], rel_tol=1e-6, abs_tol=1e-9)
+    }
+    return [row for row in rows if row["metric"] not in no_means]
 
 
 def count_of(score: Mapping[str, Any], samples: list[dict[str, Any]]) -> int:
@@ -87,6 +95,28 @@ def group_score(score: dict[str, Any], group_version: Any, leaves: Iterable[Mapp
         **{field: common(field) for field in ("num_fewshot", "chat_template", "split", "packages", "lm_eval")},
         "first_token_ids": None,
         "truncated": sum(part["truncated"] for part in parts),
+    }
+
+
+def tag_score(leaves: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The score of a tag, for which lm-eval has none: the mean over its tasks, each of which counts alike.
+
+    The KTO paper's TydiQA is such a mean over languages. None for tasks that are scored by different metrics.
+    """
+    if len({(leaf["metric"], leaf["filter"]) for leaf in leaves}) != 1:
+        return None
+    keys = [key for key in leaves[0]["metrics"] if all(key in leaf["metrics"] for leaf in leaves)]
+    metrics = {key: _mean([leaf["metrics"][key] for leaf in leaves]) for key in keys}
+    score = {"metric": leaves[0]["metric"], "filter": leaves[0]["filter"], **_mean(leaves), "metrics": metrics}
+    return group_score(score, None, leaves)
+
+
+def _mean(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of independent values; their standard errors add up in squares."""
+    errors = [score["stderr"] for score in scores]
+    return {
+        "value": sum(score["value"] for score in scores) / len(scores),
+        "stderr": None if None in errors else math.hypot(*errors) / len(scores),
     }
 
 

@@ -43,7 +43,10 @@ FORBIDDEN = (
     "os.chown",
     "os.truncate",
     "shutil.",
+    "ctypes.dlopen",
+    "ctypes.dlsym",
 )
+"""``ctypes`` itself can be imported, as many packages do."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -79,7 +82,17 @@ def limit(seconds: float, bytes_of_memory: int) -> None:
 
 def forbid() -> None:
     """Refuse, for the rest of this process, what reaches out of it and its folder; a hook cannot be taken off."""
+    import _posixsubprocess  # of which no event tells, and which multiprocessing starts processes with
+    import ctypes  # noqa: F401  its import opens the interpreter itself as a library
+
+    def refused(*arguments: Any) -> int:
+        raise PermissionError("starting a process is not allowed here")
+
+    _posixsubprocess.fork_exec = refused
     here = os.path.realpath(".") + os.sep
+
+    def elsewhere(path: Any) -> bool:
+        return not isinstance(path, int) and not os.path.realpath(os.fsdecode(path)).startswith(here)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event.startswith(FORBIDDEN):
@@ -87,8 +100,10 @@ def forbid() -> None:
         if event == "open":
             path, mode, flags = arguments
             writes = (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & WRITES
-            if writes and not isinstance(path, int) and not os.path.realpath(os.fsdecode(path)).startswith(here):
+            if writes and elsewhere(path):
                 raise PermissionError(f"writing {path} is not allowed here")
+        if event in ("os.mkdir", "sqlite3.connect") and arguments[0] != ":memory:" and elsewhere(arguments[0]):
+            raise PermissionError(f"writing {arguments[0]} is not allowed here")
 
     sys.addaudithook(hook)
 

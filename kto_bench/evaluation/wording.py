@@ -12,11 +12,12 @@ from kto_bench.evaluation.answers import Answer, Message, Request
 from kto_bench.evaluation.judges import PLACEHOLDER, PLACEHOLDERS, order_key
 
 PREFERENCES = (1.0, 1.5, 2.0)
+_NO_BLAME = r"(?!\W+(?i:is|was)\W+(?i:the\W+)?(?i:not|less|worse)\b)"
 NUMBERS = {
-    1.0: r"^\W*1\b(?!\.\d)(?!\W*(?i:and|or)?\W*2\b)",
-    2.0: r"^\W*2\b(?!\.\d)(?!\W*(?i:and|or)?\W*1\b)",
+    1.0: rf"^\W*1\b(?!\.\d)(?!\W*(?i:and|or)?\W*2\b){_NO_BLAME}",
+    2.0: rf"^\W*2\b(?!\.\d)(?!\W*(?i:and|or)?\W*1\b){_NO_BLAME}",
 }
-"""Answers that begin with one number, which begins no list of both."""
+"""Answers that begin with one number, which begins no list of both and is not found fault with ("1 is worse")."""
 _CHAT_ML = re.compile(r"<\|im_start\|>(?P<role>[^\n]*)\n(?P<content>.*?)<\|im_end\|>", re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]]*(?=\s|$)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ MAX_CHARACTERS = 1500
 """Of a prompt's end and of a completion's start, in an example."""
 
 
-def data_report(folder: Path, encoder: Encoder) -> dict[str, Any]:
+def data_report(
+    folder: Path, encoder: Encoder, as_trained: Callable[[TokenisedFeedback], TokenisedFeedback] = lambda data: data
+) -> dict[str, Any]:
     """Everything below, as plain JSON values, of the tokens in ``folder``. Lengths are in tokens.
+
+    ``as_trained`` is what the training does to the tokens before a loss sees them; examples are shown after it.
 
     ``classes``: of each class its completions (``n``, ``sources``, ``truncated``, ``lengths`` before truncation and
     their ``histogram``); ``prompts``: the same of the distinct prompts; ``weights``: those that the KTO paper
@@ -46,7 +51,7 @@ def data_report(folder: Path, encoder: Encoder) -> dict[str, Any]:
             **_lengths(prompts["whole"].to_numpy(), _edges(prompts["whole"].to_numpy())),
         },
         "weights": _weights(counts),
-        "examples": _examples(data, columns, encoder),
+        "examples": _examples(as_trained(data), columns, encoder),
     }
 
 

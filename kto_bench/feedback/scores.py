@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import mean
 from typing import Literal
 
 from pydantic import Field
@@ -47,7 +48,8 @@ def labels(rows: Sequence[Scored], rule: ScoreRule) -> list[bool | None]:
         scores: dict[str, list[float]] = {}
         for row in rows:
             scores.setdefault(prompt_key(row.prompt), []).append(row.score)
-        means = {key: sum(values) / len(values) for key, values in scores.items()}
+        # Exact: the mean of equal scores is that score, and the order of the rows is nothing to it.
+        means = {key: mean(values) for key, values in scores.items()}
     found: list[bool | None] = []
     for row in rows:
         middle = means[prompt_key(row.prompt)] if rule.threshold == "prompt_mean" else float(rule.threshold)

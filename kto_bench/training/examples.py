@@ -17,7 +17,7 @@ from kto_bench.feedback.types import FeedbackKind
 from kto_bench.models import load_tokenizer, positions_of
 from kto_bench.training.budget import Costs, within
 from kto_bench.training.config import TrainConfig
-from kto_bench.training.controls import Controls, add_to_tokenizer
+from kto_bench.training.controls import Controls, add_to_tokenizer, conditioned
 
 REPORT = "report.json"
 
@@ -42,7 +42,9 @@ def tokenise_into(
     encoder = Encoder(tokenizer, **train.token_limits)
     data = tokenise_file(inputs["feedback"] / rows, kind, encoder, folder, progress)
     _check_positions(int(data.lengths.max(initial=0)), inputs["tokenizer"], train)
-    report = data_report(folder, encoder)
+    report = data_report(
+        folder, encoder, lambda data: data if controls is None else conditioned(data, tokenizer, controls)
+    )
     (folder / REPORT).write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
     known = json.loads((inputs["feedback"] / "data.json").read_text(encoding="utf-8"))
     return summary(report, known.get("repetitions") if kind != "demonstrations" else None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_run import MakeConfig
 from synthetic import write_run
 from tiny import tiny_tokenizer
 
@@ -20,6 +21,8 @@ from kto_bench.feedback.types import Binary, Demonstration, FeedbackKind, Paired
 from kto_bench.losses.class_weights import ratio_warnings
 from kto_bench.losses.prospect import Prospect
 from kto_bench.results import Sweep
+from kto_bench.run import describe as plan
+from kto_bench.store import Store
 
 
 def user(text: str) -> tuple[dict[str, str], ...]:
@@ -93,6 +96,16 @@ def test_examples_are_the_ids_with_the_mask_between_prompt_and_completion(report
         words = [*row.completion.split(), "</s>"]
         assert example["completion"].split() == words[:8]
         assert example["cut"] == (len(words) > 8)
+
+
+def test_examples_have_the_control_token_that_the_loss_sees(make: MakeConfig) -> None:
+    """Prompts are kept as generation asks them, after the good token; an undesirable completion is trained after the
+    other one."""
+    config = make("loss=csft")
+    tokens = Store(config.run.artifacts).fetch(plan(config)[0].stages["tokens"]).folder
+    examples = json.loads((tokens / "report.json").read_text())["examples"]
+    after = {example["class"]: example["prompt"].rsplit("<assistant>")[-1].strip() for example in examples}
+    assert after == {"desirable": "<|good|>", "undesirable": "<|bad|>"}
 
 
 def test_the_screen_says_it_before_training(report: dict) -> None:

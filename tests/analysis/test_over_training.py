@@ -53,6 +53,18 @@ def test_only_shares_of_right_answers_are_put_together(tmp_path):
     }
 
 
+def test_ratings_without_a_preference_are_drawn_on_their_own_scale(tmp_path):
+    """MT-Bench's answers are graded, and compared with nothing."""
+    folder = synthetic.write_run(tmp_path / "s", "kto", "sft", 0, at_steps=(0,))
+    rows = [json.loads(line) for line in (folder / "over_training.jsonl").read_text().splitlines()]
+    graded = [{**row, "preference": None, "scores": {"rating": 4.0 if row["step"] else 2.0}} for row in rows]
+    (folder / "over_training.jsonl").write_text("".join(json.dumps(row) + "\n" for row in graded))
+    (folder / "benchmarks_over_training.jsonl").unlink()
+    axes = over_training.draw(Sweep.load("s", tmp_path)).figure.axes
+    assert axes[0].get_ylabel() == "Rating (1 to 10)"
+    assert axes[1].containers[0].lines[0].get_ydata().tolist() == [2.0, 4.0]
+
+
 def test_without_completions_there_is_no_kl_axis(tmp_path):
     folder = synthetic.write_run(tmp_path / "s", "kto", "sft", 0, at_steps=(0,))
     (folder / "over_training.jsonl").unlink()

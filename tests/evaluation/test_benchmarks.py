@@ -192,6 +192,26 @@ def test_a_doubled_bos_is_refused(folder):
         run(folder, bare, "tiny_choice", apply_chat_template=False)
 
 
+def test_an_answer_that_begins_with_an_indented_line_keeps_it():
+    """In the manner of Llama 2 and Mistral, whose decoder takes a space off the start."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    from kto_bench.evaluation.policy_lm import PolicyLM
+
+    words = ["<s>", "</s>", "▁▁▁", "▁return", "▁1", "\n", "▁Paris"]
+    plain = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="</s>"))
+    plain.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    lm = PolicyLM(build_model("llama"), tokenizer, 1, chat=False)
+    line = [2, 3, 4, 5]
+    assert tokenizer.decode([*line, *line]) == "   return 1\n    return 1\n"  # which is no Python
+    assert lm.tok_decode([*line, *line]) == "    return 1\n    return 1\n"
+    assert lm.tok_decode([6, 5, *line]) == "Paris\n    return 1\n"
+    assert lm.tok_decode([]) == ""
+    assert lm.tok_decode(1, skip_special_tokens=False) == "</s>"
+
+
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, "{{ bos_token }} " + CHAT_TEMPLATE])
 def test_one_bos_whether_or_not_the_template_writes_it(folder, template):
     tokenizer = build_tokenizer(template)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose
+from places import ROOT
 from small_run import MakeConfig
 from tiny import tiny_model, tiny_tokenizer
 
@@ -20,11 +21,12 @@ from kto_bench.evaluation.errors import EvaluationError
 from kto_bench.evaluation.policy_lm import PolicyLM
 from kto_bench.run import describe, execute
 
+EVALUATIONS = ROOT / "conf" / "evaluation"
 DATA = """\
 from datasets import Dataset, DatasetDict
 
-def load(name=None, **options):
-    rows = [{"question": f"w{i} w{i + 7}", "choices": ["w1", "w2", "w3"], "answer": i % 3} for i in range(8)]
+def load(name=None, most=8, **options):
+    rows = [{"question": f"w{i} w{i + 7}", "choices": ["w1", "w2", "w3"], "answer": i % 3} for i in range(most)]
     return DatasetDict({"test": Dataset.from_list(rows)})
 """
 TASK = """\
@@ -122,6 +124,14 @@ def test_two_checkpoints_are_never_served_each_other_s_answers(
             found = [json.loads(line) for line in (record_of(config) / "benchmarks.jsonl").read_text().splitlines()]
             assert rows.setdefault(path, found) == found
     assert rows[checkpoint] != rows[other]
+    from kto_bench.evaluation.loaded import forget, loaded
+
+    try:  # within a run, as for the checkpoints of several steps
+        heads = [loaded(path)[0].lm_head.weight.detach().cpu() for path in (checkpoint, other, checkpoint)]
+    finally:
+        forget()
+    assert torch.equal(heads[0], heads[2])
+    assert not torch.equal(heads[0], heads[1])
     alone, _ = Benchmarks(tasks=("one",), include_path=str(tasks)).run(model, tiny_tokenizer(), seed=0)
     assert alone["one"]["value"] == pytest.approx(sum(row["value"] for row in rows[other][:8]) / 8)
 
@@ -136,6 +146,7 @@ def test_a_checkpoint_is_loaded_once_for_all_tasks(
     monkeypatch.setattr(loaded, "load_policy", lambda folder: (loads.append(folder), load_policy(folder))[1])
     assert execute(make(*asked(tasks, "one", "two", "third"))) == "done"
     assert len(loads) == 1
+    assert not loaded._last  # once the run is over nothing stays in memory
 
 
 def test_what_is_done_of_a_group_survives(tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +177,50 @@ def test_a_group_is_scored_as_its_tasks_together(tasks: Path) -> None:
     assert (scores["three"]["n"], scores["three"]["version"], scores["three"]["num_fewshot"]) == (15, "5", 0)
     assert scores["three"]["value"] == pytest.approx(sum(row["value"] for row in rows) / 15)
     assert {row["group"] for row in rows} == {"three"}
+
+
+@pytest.mark.parametrize("by_size", [True, False])
+def test_tasks_of_unequal_size_count_as_the_group_says(tasks: Path, by_size: bool) -> None:
+    (tasks / "third.yaml").write_text(TASK.replace("NAME", "third") + "dataset_kwargs: {most: 2}\n")
+    (tasks / "group.yaml").write_text(GROUP.replace("true", str(by_size).lower()))
+    scores, rows = Benchmarks(tasks=("three",), include_path=str(tasks)).run(tiny_model(), tiny_tokenizer(), 0)
+    values = {task: [row["value"] for row in rows if row["task"] == task] for task in ("one", "two", "third")}
+    assert [len(found) for found in values.values()] == [8, 8, 2]
+    means = [sum(found) / len(found) for found in values.values()]
+    assert scores["three"]["value"] == pytest.approx(sum(map(sum, values.values())) / 18 if by_size else sum(means) / 3)
+    assert means[2] not in means[:2]
+
+
+def test_a_tag_is_scored_as_the_mean_of_its_tasks(tasks: Path) -> None:
+    """As the KTO paper's TydiQA is, which lm-eval has as one task per language under a tag."""
+    for name in ("one", "third"):
+        more = "tag: several\ndataset_kwargs: {most: 2}\n" if name == "third" else "tag: several\n"
+        (tasks / f"{name}.yaml").write_text(TASK.replace("NAME", name) + more)
+    scores, rows = Benchmarks(tasks=("several",), include_path=str(tasks)).run(tiny_model(), tiny_tokenizer(), 0)
+    assert set(scores) == {"several", "one", "third"}
+    one, third = scores["one"], scores["third"]
+    assert one["value"] != third["value"]
+    assert scores["several"]["value"] == pytest.approx((one["value"] + third["value"]) / 2)
+    assert scores["several"]["stderr"] == pytest.approx((one["stderr"] ** 2 + third["stderr"] ** 2) ** 0.5 / 2)
+    assert (scores["several"]["metric"], scores["several"]["n"], scores["several"]["version"]) == ("acc", 10, None)
+    assert {row["group"] for row in rows} == {"several"}
+    (tasks / "third.yaml").write_text((tasks / "third.yaml").read_text().replace("metric: acc", "metric: acc_norm"))
+    scores, _ = Benchmarks(tasks=("several",), include_path=str(tasks)).run(tiny_model(), tiny_tokenizer(), 0)
+    assert set(scores) == {"one", "third"}  # which have no metric in common
+
+
+def test_what_is_no_mean_over_documents_has_no_rows(tasks: Path) -> None:
+    """LAMBADA's perplexity: lm-eval keeps log-likelihoods per document under that name."""
+    (tasks / "one.yaml").write_text(
+        TASK.replace("NAME", "one")
+        .replace("multiple_choice", "loglikelihood")
+        .replace("doc_to_choice: choices\ndoc_to_target: answer", "doc_to_target: w3")
+        .replace("metric_list: [", "metric_list: [{metric: perplexity, aggregation: perplexity}, ")
+    )
+    scores, rows = Benchmarks(tasks=("one",), include_path=str(tasks)).run(tiny_model(), tiny_tokenizer(), 0)
+    assert (scores["one"]["metric"], scores["one"]["n"]) == ("perplexity", 8)
+    assert scores["one"]["value"] > 1
+    assert [row["metric"] for row in rows] == ["acc"] * 8
 
 
 def test_no_document_is_its_own_example(tasks: Path) -> None:
@@ -200,9 +255,28 @@ def test_bad_choices_are_refused_before_anything_runs(make: MakeConfig, tasks: P
     with pytest.raises(ConfigError, match=r"benchmarks.num_fewshot: 'onne' is no task, .* \(near: one\)"):
         make(*asked(tasks, "one", num_fewshot="{onne: 2}"))
     with pytest.raises(ConfigError, match=r"evaluation.data_root: .* there is no such folder"):
-        make(*asked(tasks, "one"), "++evaluation.data_root=no/such/folder")
+        make(*asked(tasks, "one"), "evaluation.data_root=no/such/folder")
     with pytest.raises(ConfigError, match=r"evaluation.allow_code_execution: 'humaneval' runs programs"):
         make(*asked(tasks, "humaneval"))
+
+
+def test_a_setting_for_a_part_of_a_group_is_not_passed_over(tasks: Path) -> None:
+    (tasks / "outer.yaml").write_text("group: outer\ntask: [three]\nmetadata: {version: 1}\n")
+    Benchmarks(tasks=("outer",), include_path=str(tasks), metrics={"three": "acc"}).check()
+    for field in ({"num_fewshot": {"three": 2}}, {"splits": {"three": "test"}}):
+        with pytest.raises(ConfigError, match=r"'three' is only a part of .* one by one \(one, third, two"):
+            Benchmarks(tasks=("outer",), include_path=str(tasks), **field).check()
+
+
+def test_the_leaderboard_s_ifeval_counts_sentences_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kto_bench.evaluation import sentences
+
+    monkeypatch.setattr(sentences, "_installed", lambda root: False)
+    for task in ("ifeval", "leaderboard_ifeval"):
+        with pytest.raises(ConfigError, match=r"untrained_sentences: .* punkt_tab, which is not installed"):
+            Benchmarks(tasks=(task,)).check()
+        ((_, depends),) = Benchmarks(tasks=(task,), untrained_sentences=True).parts().values()
+        assert depends["sentences"] == "untrained"
 
 
 def test_a_task_that_runs_code_is_not_run_where_nobody_allowed_it(tasks: Path) -> None:
@@ -226,6 +300,22 @@ def test_answers_are_capped_and_the_record_says_so(tasks: Path) -> None:
 
     assert lengths(max_new_tokens=3) == {"asked": 900, "allowed": 3}
     assert lengths() == {"asked": 900, "allowed": 128}  # half of 256 positions, where lm-eval would refuse to begin
+
+
+@pytest.mark.usefixtures("make")
+@pytest.mark.parametrize("name", sorted(path.stem for path in EVALUATIONS.glob("*.yaml")))
+def test_what_every_evaluation_has_is_set_without_plus_signs(name: str) -> None:
+    """Of any of them, by a plain override; and it is written in one file."""
+    common = {"data_root": "there", "allow_code_execution": True, "at_steps": [3]}
+    given = [f"evaluation.{field}={value}" for field, value in common.items()]
+    node = compose("config", ["tracking=none", f"evaluation={name}", *given]).evaluation
+    assert {field: node[field] for field in common} == common
+    assert node.name == name
+    text = (EVALUATIONS / f"{name}.yaml").read_text()
+    assert not [field for field in common if f"\n{field}:" in text]
+    drawn = [f"evaluation.generation.{field}" for field in ("backend=vllm", "max_prompt_tokens=7")]
+    generation = compose("config", ["tracking=none", f"evaluation={name}", *drawn]).evaluation.generation
+    assert (generation.backend, generation.max_prompt_tokens) == ("vllm", 7)
 
 
 SUITES = ("kto_paper", "open_llm", "ifeval", "language", "public_sets", "sandbox")

@@ -21,7 +21,12 @@ FAIL = {
     "too much memory": "x = bytearray(2 << 30)",
     "a process": "import subprocess; subprocess.run(['true'])",
     "a fork": "import os; os.fork()",
-    "a socket": "import socket; socket.socket().connect(('127.0.0.1', 9))",
+    "a process started afresh": "import multiprocessing as m; m.get_context('spawn').Process(target=print).start()",
+    "a socket": "import socket; socket.socket()",
+    "the C library": "import ctypes; ctypes.CDLL(None).unlink({outside!r}.encode())",
+    "the C library, by Python's name": "import ctypes; ctypes.pythonapi.Py_IsInitialized()",
+    "a database elsewhere": "import sqlite3; sqlite3.connect({outside!r} + '.db').execute('create table t (a)')",
+    "a folder elsewhere": "import os; os.mkdir({outside!r} + '.folder')",
     "a file elsewhere": "open({outside!r}, 'w').write('x')",
     "removing a file": "import os; os.remove({outside!r})",
     "a large file": "open('large', 'wb').write(bytes(4 << 20))",
@@ -35,10 +40,17 @@ def test_what_a_program_may_not_do(what: str, tmp_path: Path) -> None:
     outside.write_text("kept")
     assert not run_program(FAIL[what].format(outside=str(outside)), seconds=0.4, megabytes=512).passed
     assert outside.read_text() == "kept"
+    assert list(tmp_path.iterdir()) == [outside]
 
 
 def test_what_it_may_do(tmp_path: Path) -> None:
-    program = "import typing, math, re\nopen('notes', 'w').write('x')\nassert open('notes').read() == 'x'"
+    program = (
+        "import typing, math, re, ctypes, os, sqlite3, numpy, threading\n"
+        "open('notes', 'w').write('x')\nassert open('notes').read() == 'x'\nos.mkdir('folder')\n"
+        "for place in (':memory:', 'here'): sqlite3.connect(place).execute('create table t (a)')\n"
+        "assert numpy.linalg.inv(numpy.eye(2)).sum() == 2\n"
+        "thread = threading.Thread(target=print)\nthread.start()\nthread.join()"
+    )
     outcome = run_program(program)
     assert outcome.passed
     assert outcome.network in ("namespace", "audit hook")
@@ -51,21 +63,23 @@ def test_a_program_that_waits_is_stopped() -> None:
 
 def test_there_is_no_network_even_beneath_python() -> None:
     """A raw system call, which no audit hook sees: only a namespace helps, where the system has them."""
-    connect = (
-        "import ctypes, struct\nlibc = ctypes.CDLL(None)\nsocket = libc.socket(2, 1, 0)\n"
-        "address = struct.pack('=H', 2) + struct.pack('>H', {port}) + bytes([127, 0, 0, 1]) + bytes(8)\n"
-        "assert libc.connect(socket, address, 16) == 0"
+    script = (
+        "import ctypes, struct, sys\nsys.path.insert(0, sys.argv[1])\nimport untrusted\n"
+        "cut = sys.argv[3] == 'cut' and untrusted.cut_network()\n"
+        "libc = ctypes.CDLL(None)\nsocket = libc.socket(2, 1, 0)\n"
+        "address = struct.pack('=H', 2) + struct.pack('>H', int(sys.argv[2])) + bytes([127, 0, 0, 1]) + bytes(8)\n"
+        "print(cut, libc.connect(socket, address, 16))"
     )
     import socket
+    import subprocess
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        program = connect.format(port=server.getsockname()[1])
-        namespace: dict[str, object] = {}
-        exec(program, namespace)  # here it does connect
-        outcome = run_program(program)
-    if outcome.network != "namespace":
+        here = [sys.executable, "-c", script, str(code_execution._RUNNER.parent), str(server.getsockname()[1])]
+        said = [subprocess.run([*here, cut], capture_output=True, text=True, check=True) for cut in ("leave", "cut")]
+    assert said[0].stdout.split() == ["False", "0"]  # with a network it does connect
+    if said[1].stdout.startswith("False"):
         pytest.skip("this system allows no network namespaces")
-    assert not outcome.passed
+    assert said[1].stdout.split() == ["True", "-1"]
 
 
 def test_pass_at_k_by_hand() -> None:

@@ -64,6 +64,39 @@ def test_tokens_that_the_reference_lacks_are_left_out():
     assert divergences(policy, reference, [prompted])[0]["kl"] > 0.0
 
 
+def test_a_control_token_in_an_unused_row_of_a_padded_vocabulary_is_left_out_as_well():
+    """Pythia's embeddings have more rows than its tokenizer has tokens: what the start has there means nothing."""
+    reference, policy = build_model("gpt_neox", 1), build_model("gpt_neox", 1)
+    control = reference.get_input_embeddings().num_embeddings - 1
+    policy.config.control_token_ids = [control]
+    with torch.no_grad():  # the policy behaves without the token as its start does
+        for model in (policy, reference):
+            model.get_output_embeddings().weight[control] = 0.0
+        policy.get_output_embeddings().weight[control] = 5.0
+    completed = {"prompt_id": "a", "turn": 0, "prompt": [0, 2, 7, 3], "completion": [8, control, 9]}
+    (row,) = divergences(policy, reference, [completed])
+    assert (row["tokens"], row["kl"]) == (1, pytest.approx(0.0, abs=1e-9))
+    prompted = {"prompt_id": "a", "turn": 0, "prompt": [0, 2, 7, 3, control], "completion": [8, 9]}
+    (row,) = divergences(policy, reference, [prompted])
+    expected = _without_token(policy, prompted, reference, {**prompted, "prompt": [0, 2, 7, 3]}, control)
+    assert row["kl"] == pytest.approx(expected, rel=1e-4)
+    assert row["kl"] > 0.01
+    reference.config.control_token_ids = [control]  # the start was trained with it: it counts like any other
+    assert divergences(policy, reference, [completed])[0]["tokens"] == 3
+
+
+def _without_token(policy, ours, reference, its, token):
+    """The divergence over all tokens but ``token``, each model after its own prompt."""
+    logs = []
+    for model, answer in ((policy, ours), (reference, its)):
+        with torch.no_grad():
+            logits = model(torch.tensor([answer["prompt"] + answer["completion"]])).logits[0].double()
+        logits[:, token] = -1e9
+        start = len(answer["prompt"]) - 1
+        logs.append(logits[start : start + len(answer["completion"])].log_softmax(-1))
+    return (logs[0].exp() * (logs[0] - logs[1])).sum().item()
+
+
 def test_it_estimates_the_divergence_of_whole_completions():
     """Over completions of two tokens drawn from the policy, the mean is the KL of the two distributions of pairs."""
     policy, reference = build_model("llama", 1), build_model("llama", 2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -98,6 +100,10 @@ FAULTS: list[Reply | str] = [
     Reply(body='{"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": []}'),
     Reply(body="{}"),
     Reply(body="null"),
+    Reply(body='{"choices": [null]}'),
+    Reply(body='{"choices": [{"message": "1"}]}'),
+    Reply(body='{"error": {"message": "upstream busy", "code": 502}}'),
+    error(429, "slow down", retry_after="nan"),
     Reply(None),
     Reply("1", cut=True),
     "I cannot decide.",
@@ -195,6 +201,7 @@ def test_repeats_show_the_noise(tmp_path: Path) -> None:
     [
         (error(404, "The model `m` does not exist", "model_not_found"), "no such model or address"),
         (error(401, f"Incorrect API key provided: {KEY}"), "the key is not accepted"),
+        (error(402, "Insufficient Balance"), "no credit is left"),
         (error(403, "country not supported"), "access is denied"),
         (error(429, "You exceeded your quota", "insufficient_quota", retry_after="60"), "no credit is left"),
     ],
@@ -271,6 +278,25 @@ def test_a_kill_loses_no_answer(tmp_path: Path, torn: bool) -> None:
     assert (summary["n"], summary["win_rate"]) == (12, 1.0)
 
 
+def test_a_kill_9_costs_what_is_in_flight_at_most(tmp_path: Path) -> None:
+    rows, folder = rows_of([9] * 30), stage_folder(tmp_path)
+    with JudgeServer(lambda request, seen: Reply(better(request), delay=0.03)) as server:
+        judge = judge_at(server, concurrency=3)
+        killed = multiprocessing.get_context("fork").Process(target=judge_rows, args=(rows, judge, folder))
+        killed.start()
+        while len(server.requests) < 12 and killed.is_alive():
+            time.sleep(0.005)
+        killed.kill()
+        killed.join()
+        assert killed.exitcode == -signal.SIGKILL
+        time.sleep(0.05)
+        asked, kept = len(server.requests), len(read_lines(saved_beside(folder) / "answers.jsonl"))
+        assert kept >= asked - 2 * 3, "those in flight, and those whose answer was on its way"
+        _, summary = judge_rows(rows, judge, folder)
+        assert len(server.requests) == asked + 30 - kept
+    assert (summary["n"], summary["win_rate"], summary["account"]["calls"]) == (30, 1.0, 30)
+
+
 def test_an_interruption_does_not_wait_for_the_server(tmp_path: Path) -> None:
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
@@ -322,8 +348,19 @@ def test_a_server_that_is_down_is_not_asked_for_everything(tmp_path: Path) -> No
         with pytest.raises(EvaluationError, match=r"in a row failed, so the rest was not .*60 of 60 .* are missing"):
             judge_rows(rows, judge_at(server, tries=2, concurrency=2), stage_folder(tmp_path))
         assert len(server.requests) <= 2 * 12
-    with pytest.raises(EvaluationError, match="Connection error"):  # nothing listens there any more
+    with pytest.raises(EvaluationError, match=r"Connection error\. \(.*refused\)"):  # nothing listens there any more
         judge_rows(rows, judge_at(server, tries=2), stage_folder(tmp_path, "down"))
+
+
+def test_a_rate_limit_that_others_get_through_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third request is answered, and some are refused more often than they may be tried."""
+    monkeypatch.setattr(endpoint, "FIRST_WAIT_SECONDS", 0.002)
+    number = itertools.count()
+    limited = lambda request, seen: better(request) if next(number) % 3 == 0 else error(429, "wait")  # noqa: E731
+    with JudgeServer(limited) as server:
+        _, summary = judge_rows(rows_of([9] * 20), judge_at(server, tries=4, concurrency=6), stage_folder(tmp_path))
+    assert (summary["n"], summary["win_rate"]) == (20, 1.0)
+    assert 58 <= len(server.requests) <= 61
 
 
 def test_the_server_says_how_long_to_wait(tmp_path: Path) -> None:
@@ -360,6 +397,20 @@ def test_the_limit_holds_where_the_estimate_was_too_low(tmp_path: Path) -> None:
         assert len(read_lines(saved_beside(folder) / "answers.jsonl")) == len(server.requests), "all paid for are kept"
         _, summary = judge_rows(rows, judge_at(server, input_price=10_000, output_price=0, max_cost=60), folder)
         assert (len(server.requests), summary["account"]["dollars"]) == (50, 50.0)
+
+
+def test_the_limit_holds_where_all_is_asked_at_once(tmp_path: Path) -> None:
+    """The server counts 300 tokens a request, 3 dollars; the estimate is half a dollar for each of 5."""
+    with JudgeServer(lambda request, seen: Reply(better(request), usage=(300, 1))) as server:
+        judge = judge_at(server, input_price=10_000, output_price=0, max_cost=4)
+        with pytest.raises(EvaluationError, match=r"might exceed evaluation\.judge\.max_cost; 4 of 5 judgements are"):
+            judge_rows(rows_of([9] * 5), judge, stage_folder(tmp_path))
+        assert len(server.requests) == 1
+        # A relaunch knows how the server counts.
+        raised = judge_at(server, input_price=10_000, output_price=0, max_cost=8)
+        with pytest.raises(EvaluationError, match="3 of 5 judgements are missing"):
+            judge_rows(rows_of([9] * 5), raised, tmp_path / "judge" / "f.partial-1")
+        assert len(server.requests) == 2
 
 
 def test_the_join_is_checked_before_any_call(tmp_path: Path) -> None:
@@ -406,6 +457,55 @@ def test_a_tool_call_and_a_reply_without_usage(tmp_path: Path) -> None:
     assert summary["account"]["input_tokens"] > 10  # estimated
 
 
+def _choice(**fields: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": "1"}
+    return {"choices": [{"index": 0, "finish_reason": "stop", "message": message, **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "top"),
+    [
+        ({**_choice(), "usage": {"total_tokens": 4}}, None),
+        ({**_choice(), "usage": {"prompt_tokens": None, "completion_tokens": None}}, None),
+        (_choice(logprobs={"content": [{"token": "1", "logprob": -0.1}]}), [{}]),
+        (_choice(logprobs={"content": [{"top_logprobs": [{"token": "\ud83d", "logprob": -0.1}]}]}), [{"?": -0.1}]),
+        (
+            _choice(logprobs={"content": [{"top_logprobs": [{"token": "?", "logprob": x} for x in (-1.5, -2.5)]}]}),
+            [{"?": -1.5}],
+        ),
+    ],
+)
+def test_an_answer_that_is_oddly_wrapped_is_kept(tmp_path: Path, body: dict[str, Any], top: Any) -> None:
+    with JudgeServer(lambda request, seen: Reply(body=json.dumps(body))) as server:
+        folder = stage_folder(tmp_path)
+        _, summary = judge_rows(rows_of([9]), judge_at(server), folder)
+        assert len(server.requests) == 1
+        judge_rows(rows_of([9]), judge_at(server), folder)
+        assert len(server.requests) == 1, "what was kept can be read again"
+    (answer,) = read_lines(folder / "answers.jsonl")
+    assert answer["top_logprobs"] == top
+    assert summary["account"]["input_tokens"] > 10  # estimated
+    assert summary["account"]["output_tokens"] == 1
+
+
+def test_thoughts_that_use_up_the_tokens_are_counted_and_told(tmp_path: Path) -> None:
+    with JudgeServer(lambda request, seen: Reply(None, finish_reason="length", usage=(100, 16))) as server:
+        with pytest.raises(
+            EvaluationError, match=r"answer '' cannot be read \(all of max_tokens=16 went into thoughts"
+        ):
+            judge_rows(rows_of([9]), judge_at(server, asks=2), stage_folder(tmp_path))
+        assert len(server.requests) == 2, "an answer, which is not tried for until it comes"
+
+
+def test_parameters_that_the_client_does_not_know_reach_the_server(tmp_path: Path) -> None:
+    own = {"top_k": 1, "chat_template_kwargs": {"enable_thinking": False}, "timeout": 3}
+    with JudgeServer(better) as server:
+        judge_rows(rows_of([9]), judge_at(server, parameters=own), stage_folder(tmp_path))
+        (request,) = server.requests
+    assert own.items() <= request.items()
+    assert request.keys() - own.keys() == {"model", "messages", "max_tokens", "temperature"}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -414,6 +514,9 @@ def test_a_tool_call_and_a_reply_without_usage(tmp_path: Path) -> None:
         ({"base_url": f"https://host/v1?key={KEY}"}, "base_url: it holds"),
         ({"base_url": "localhost:8000"}, "base_url: .* is not allowed"),
         ({"parameters": {"api_key": KEY}}, "parameters: api_key cannot be given"),
+        ({"parameters": {"Authorization": KEY}}, "parameters: Authorization cannot be given"),
+        ({"parameters": {"access_token": KEY}}, "parameters: access_token cannot be given"),
+        ({"parameters": {"extra_headers": {"x": KEY}}}, "parameters: extra_headers cannot be given"),
         ({"parameters": {"temperature": 1}}, "temperature: set by other fields"),
         ({"repeats": 2, "parameters": {"seed": 0}}, "repeats: 2 asks the same again"),
         ({"prompt_template": "{instruction} {output_1} {output_2}"}, r"wording\.prompt_template"),
@@ -435,6 +538,11 @@ def test_a_missing_key_is_told_before_anything_else(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigError, match="the environment has no JUDGE_KEY; export"):
         judge_at("http://localhost/v1").check()
     judge_at("http://localhost/v1", key_variable=None).check()
+    for bad in (f"{KEY}\nsecond line", f"{KEY}\u2026"):  # a client's errors would show such a key
+        monkeypatch.setenv("JUDGE_KEY", bad)
+        with pytest.raises(ConfigError, match="JUDGE_KEY holds a line break or a character") as raised:
+            judge_at("http://localhost/v1").check()
+        assert KEY not in str(raised.value)
 
 
 def test_identity_is_what_answers_depend_on() -> None:

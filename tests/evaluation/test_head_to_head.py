@@ -192,6 +192,25 @@ def test_both_orders_and_repeats_of_any_judge(tmp_path):
     assert summary["noise"] == {"differing": 0.0, "deviation": 0.0, "standard_error": 0.0, "n": 4}
 
 
+@pytest.mark.parametrize("orders", ["random", "both"])
+def test_places_and_answers_are_told_apart_where_prompts_mirror_each_other(tmp_path, orders):
+    class Letter(LongerJudge):
+        """Prefers the first, of texts that occur both as ours and as the reference."""
+
+        def complete(self, prompts: list[str]) -> list[str]:
+            return ["1"] * len(prompts)
+
+    draw = random.Random(1)
+    rows = [row(str(i), draw.choice("qr"), draw.choice("abc"), draw.choice("abc")) for i in range(40)]
+    judgements, summary = judge(rows, Letter(orders=orders, repeats=2), tmp_path)
+    asks = [ask for one in judgements for ask in one["asks"]]
+    assert [ask["preference"] for ask in asks] == [float(ask["ours"] == 1) for ask in asks]
+    assert summary["position"]["first_preferred"] == 1.0
+    assert [len(one["asks"]) for one in judgements] == [
+        (4 if orders == "both" else 2) * (one["completion"] != one["reference"]) for one in rows
+    ]
+
+
 def test_asking_once_has_the_identity_it_always_had():
     assert not {"orders", "repeats"} & set(LongerJudge().identity())
     assert LongerJudge(orders="both").identity()["orders"] == "both"

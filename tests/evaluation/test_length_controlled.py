@@ -107,6 +107,16 @@ def _unpack(both: tuple[pd.DataFrame, pd.DataFrame]) -> tuple[pd.DataFrame, leng
     return frame, "length_controlled_v1", gamed
 
 
+def test_a_replicate_predicts_for_the_prompts_that_were_drawn():
+    frame, gamed = drawn(6)
+    counts = np.where(np.arange(N) < 20, 7, 0)
+    fit = length_control._Regression(frame, "length_controlled_v1", gamed).solve(10.0, counts)
+    difficulty = gamed.drop_duplicates("index")["instruction_difficulty"].to_numpy()
+    theta, psi = fit.weights["not_gamed_baseline.astype(float)"], fit.weights["instruction_difficulty"]
+    assert fit.win_rate == pytest.approx(logistic(theta + psi * difficulty[:20]).mean())
+    assert abs(fit.win_rate - logistic(theta + psi * difficulty).mean()) > 0.01
+
+
 def test_replicates_draw_some_questions_when_only_some_were_asked():
     frame, gamed = drawn(2)
     some = frame.iloc[:60]

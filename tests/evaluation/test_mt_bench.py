@@ -196,6 +196,16 @@ def test_other_judges_and_other_files_are_refused(tmp_path, checkpoint, files):
             MTBenchPrompts(path=wrong).load(NONE)
 
 
+def test_other_reference_answers_are_graded_anew_and_not_generated_anew(tmp_path, checkpoint, files):
+    paths = [f"evaluation.prompts.{field}={path}" for field, path in files.items()]
+    url = "http://127.0.0.1:1/v1"
+    before = describe(configured("mt_bench", tmp_path, checkpoint, url, *paths))[0].stages
+    files["reference_path"].write_text(files["reference_path"].read_text().replace("is 9", "is 8"))
+    after = describe(configured("mt_bench", tmp_path, checkpoint, url, *paths))[0].stages
+    assert after["generate"].fingerprint == before["generate"].fingerprint
+    assert after["judge"].fingerprint != before["judge"].fingerprint
+
+
 def test_missing_grades_fail_with_their_count(tmp_path, checkpoint, files):
     paths = [f"evaluation.prompts.{field}={path}" for field, path in files.items()]
     with JudgeServer(lambda request, seen: Reply("no grade")) as server:

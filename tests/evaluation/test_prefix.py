@@ -7,12 +7,19 @@ from small_run import MakeConfig
 from tiny_checkpoints import build_tokenizer
 
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.prefix import PREFIXES, check_prefixes
+from kto_bench.evaluation.prefix import PREFIXES, check_prefixes, first_prompts, save_prefixes
+from kto_bench.feedback.tokenising import tokenise
+from kto_bench.feedback.tokens import Encoder
+from kto_bench.feedback.types import Binary, Feedback, write_rows
 from kto_bench.models import load_tokenizer
 from kto_bench.run import describe, execute
 from kto_bench.store import Store
 
 ROWS = [{"prompt": [{"role": "user", "content": "capital of france"}], "ids": [0, 2, 9, 10, 6, 4, 3]}]
+
+
+def user(text):
+    return ({"role": "user", "content": text},)
 
 
 def write(folder, ids):
@@ -40,6 +47,20 @@ def test_one_token_more_or_less_is_refused(tmp_path, ids):
     write(tmp_path, ids)
     with pytest.raises(EvaluationError, match="trained after another prefix"):
         check_prefixes(tmp_path, build_tokenizer())
+
+
+def test_a_prompt_that_was_cut_is_not_kept(tmp_path):
+    """It is compared without a limit, and would differ from itself."""
+    rows = [
+        Binary(name, user(text), "no", True) for name, text in (("long", "the capital of france is"), ("short", "a"))
+    ]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    data = tokenise(Feedback("binary", rows), Encoder(build_tokenizer(), 6, 4))
+    assert data.truncated["prompt"] == 1
+    prompts = first_prompts(tmp_path / "rows.jsonl", data, 6)
+    assert list(prompts.values()) == [list(user("a"))]
+    save_prefixes(tmp_path, prompts, data)
+    check_prefixes(tmp_path, build_tokenizer())
 
 
 @pytest.mark.parametrize("loss", ["kto", "csft"])

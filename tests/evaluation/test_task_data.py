@@ -50,6 +50,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "a data folder": ("set/main/data/test.parquet", write_parquet),
     "save_to_disk": ("set/main/test", save),
     "a file per configuration": ("set/main.json", write_json),
+    "save_to_disk without a split": ("set/main", save),
 }
 
 
@@ -61,6 +62,31 @@ def test_layouts(layout: str, tmp_path: Path) -> None:
     write(path)
     found = find(tmp_path, "owner/set", "main")
     assert list(found.load(["test"])["test"]) == ROWS
+
+
+def test_a_download_of_the_hub_s_repository(tmp_path: Path) -> None:
+    """What ``hf download --local-dir`` leaves: the files, what tells about them, and a cache of its own."""
+    for name, inner in (("humaneval", "openai_humaneval"), ("instructions", ".")):
+        folder = tmp_path / "owner" / name
+        (folder / inner).mkdir(parents=True)
+        (folder / ".cache" / "huggingface").mkdir(parents=True)
+        (folder / "dataset_infos.json").write_text('{"default": {}}')
+        (folder / "README.md").touch()
+    write_parquet(tmp_path / "owner" / "humaneval" / "openai_humaneval" / "test-00000-of-00001.parquet")
+    write_jsonl(tmp_path / "owner" / "instructions" / "input_data.jsonl")
+    assert list(find(tmp_path, "owner/humaneval", None).load(["test"])["test"]) == ROWS
+    assert list(find(tmp_path, "owner/instructions", None).load(["train"])["train"]) == ROWS
+
+
+def test_one_file_does_not_stand_for_two_configurations(tmp_path: Path) -> None:
+    """All of MMLU right in its folder would be asked 57 times over."""
+    (tmp_path / "mmlu").mkdir()
+    write_jsonl(tmp_path / "mmlu" / "test.jsonl")
+    Benchmarks(tasks=("mmlu_anatomy",)).check(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"data_root: .*mmlu would be read for both mmlu_anatomy \(anatomy\) and mmlu_ast"
+    ):
+        Benchmarks(tasks=("mmlu_anatomy", "mmlu_astronomy")).check(tmp_path)
 
 
 def test_a_saved_dictionary_of_splits(tmp_path: Path) -> None:
@@ -95,6 +121,19 @@ def test_the_digest_is_of_the_content_of_the_splits_that_are_read(tmp_path: Path
     assert digest(tmp_path / "here") == digest(tmp_path / "there")
     (tmp_path / "there" / "set" / "test.jsonl").write_text(json.dumps({**ROWS[0], "answer": 7}) + "\n")
     assert digest(tmp_path / "here") != digest(tmp_path / "there")
+
+
+def test_a_task_s_stage_depends_on_the_content_of_its_files(tmp_path: Path) -> None:
+    def depends(root: Path) -> dict[str, Any]:
+        ((_, found),) = Benchmarks(tasks=("mmlu_anatomy",), num_fewshot=0).parts(root).values()
+        return found
+
+    for root in (tmp_path / "here", tmp_path / "there"):
+        (root / "mmlu" / "anatomy").mkdir(parents=True)
+        write_jsonl(root / "mmlu" / "anatomy" / "test.jsonl")
+    assert depends(tmp_path / "here") == depends(tmp_path / "there")
+    (tmp_path / "there" / "mmlu" / "anatomy" / "test.jsonl").write_text(json.dumps({**ROWS[0], "answer": 7}) + "\n")
+    assert depends(tmp_path / "here") != depends(tmp_path / "there")
 
 
 @pytest.mark.parametrize(

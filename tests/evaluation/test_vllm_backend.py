@@ -115,13 +115,12 @@ def test_the_engine_is_asked_for_exactly_our_settings(vllm: type[LLM], checkpoin
 def test_it_is_another_artifact_and_refused_where_it_is_not_installed(
     make: MakeConfig, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    chosen = "+evaluation.generation.backend=vllm"
+    chosen = "evaluation.generation.backend=vllm"
     with pytest.raises(ConfigError, match=r"evaluation\.generation\.backend: 'vllm' .* not installed"):
         make(chosen)
     request.getfixturevalue("vllm")
     plain, same, other = (
-        describe(make(*more))[0].fingerprints
-        for more in ([], ["+evaluation.generation.backend=transformers"], [chosen])
+        describe(make(*more))[0].fingerprints for more in ([], ["evaluation.generation.backend=transformers"], [chosen])
     )
     assert plain == same, "the default changes no fingerprint"
     assert {name for name in plain if plain[name] != other[name]} == {"generate", "judge"}

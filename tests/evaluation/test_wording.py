@@ -71,6 +71,8 @@ def test_half_sentences_are_cut(output: str, shown: str) -> None:
         ("2, 1", None),
         ("1.5", None),
         ("1. It", 1.0),
+        ("1 is more helpful", 1.0),
+        ("1 is less helpful", None),
     ],
 )
 def test_answers_to_the_wordings_of_conf(name: str, text: str, preference: float | None) -> None:
@@ -81,6 +83,8 @@ def test_answers_to_the_wordings_of_conf(name: str, text: str, preference: float
     assert wording.preference(Answer(text)) == preference
     word = {"plain": "Answer", "kto_paper": "Response"}[name]
     assert wording.preference(Answer(f"{word} 2 is better than {word.lower()} 1")) == 2.0
+    assert wording.preference(Answer(f"{word} 2 is the worse of the two")) is None
+    assert wording.preference(Answer(f"{word} 1 is not as concise as {word.lower()} 2")) is None
 
 
 def test_two_stated_preferences_are_none() -> None:

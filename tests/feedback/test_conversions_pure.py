@@ -36,6 +36,7 @@ def scored(*scores: float, prompt: str = "q") -> list[Scored]:
         ({"threshold": "prompt_mean", "margin": 2}, (1, 2, 6), [False, None, True]),
         ({"threshold": "prompt_mean"}, (3, 3), [None, None]),
         ({"threshold": "prompt_mean"}, (3,), [None]),
+        ({"threshold": "prompt_mean"}, (0.1, 0.1, 0.1), [None, None, None]),  # their sum by floats is above 0.3
     ],
 )
 def test_scores_to_labels(rule: dict[str, Any], scores: tuple[float, ...], expected: list[bool | None]) -> None:

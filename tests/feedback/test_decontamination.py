@@ -10,8 +10,10 @@ import datasets
 import pytest
 from small_run import MakeConfig
 
+from kto_bench.component import ConfigError
 from kto_bench.config import EvaluationConfig
 from kto_bench.evaluation.benchmarks import Benchmarks
+from kto_bench.evaluation.prompts import EvaluationPrompt, PromptSource
 from kto_bench.evaluation_texts import EvaluationTexts, evaluation_texts
 from kto_bench.feedback.decontamination import Overlaps, decontaminated
 from kto_bench.feedback.sources.gsm8k_solutions import GSM8KSolutions
@@ -142,3 +144,24 @@ def test_the_prompts_of_the_evaluation_count(make: MakeConfig) -> None:
     assert without is not None
     assert without.identity() != texts.identity()
     assert evaluation_texts(make()) is None
+
+
+class Asked(PromptSource):
+    name: str = "asked"
+
+    def load(self, heldout: Feedback) -> list[EvaluationPrompt]:
+        return [EvaluationPrompt("1", user("first turn"), "what it is compared with", ("second turn",))]
+
+
+def test_later_turns_and_references_are_evaluation_texts_too() -> None:
+    evaluation = EvaluationConfig(name="x").model_copy(update={"prompts": Asked()})
+    texts = EvaluationTexts(Decontamination(), evaluation)
+    assert texts.load() == {"prompts: asked": ["first turn", "second turn", "what it is compared with"]}
+
+
+def test_a_run_that_would_be_compared_with_nothing_is_refused(make: MakeConfig, tmp_path: Path) -> None:
+    for field in ("feedback.decontaminate={words: 13}", "feedback.decontaminate={words: 13, evaluation: false}"):
+        with pytest.raises(ConfigError, match=r"feedback.decontaminate: .*compares with nothing: evaluation 'heldout'"):
+            describe(make("evaluation=heldout", "feedback.heldout_fraction=0.2", field))
+    (tmp_path / "a.jsonl").write_text("{}")
+    describe(make("evaluation=heldout", f"feedback.decontaminate={{words: 13, against: [{tmp_path / 'a.jsonl'}]}}"))

@@ -29,6 +29,7 @@ from published_rows import (
 )
 
 from kto_bench.component import ConfigError, build
+from kto_bench.feedback.scores import ScoreRule
 from kto_bench.feedback.sources.alpaca import Alpaca
 from kto_bench.feedback.sources.feedbackqa import FeedbackQA
 from kto_bench.feedback.sources.gsm8k_solutions import GSM8KSolutions
@@ -130,7 +131,7 @@ def test_shp(repository: Repository) -> None:
     crowded = [shp("crowded", f"{n}x", ratio=3.0, scores=(10 * n + 5, 2)) for n in range(8)]
     rows = [
         shp("few", "ab", label=0, scores=(3, 9)),
-        shp("few", "cd", ratio=1.9),
+        shp("few", "cd", ratio=1.9, scores=(99, 52)),
         *crowded,
         shp("few", "ea", scores=(20, 3)),
     ]
@@ -149,6 +150,13 @@ def test_shp(repository: Repository) -> None:
         ("Question few", "comment e"),
         ("Question crowded", "comment 7"),
     }, "the preferred comment with the most votes, once for each post"
+
+
+def test_shp_posts_with_the_same_text_are_one_prompt(repository: Repository) -> None:
+    rows = [{**shp(post, f"{n}x", ratio=3.0), "history": "posted twice"} for post in "ab" for n in range(4)]
+    feedback = SHP(hub=repository(train=rows)).load()
+    assert len(feedback) == 5
+    assert feedback.dropped == {"the post has 5 other pairs": 3}
 
 
 OASST = [
@@ -193,6 +201,19 @@ def test_oasst(repository: Repository) -> None:
     assert len(OpenAssistant(hub=hub, language=None).load()) == 5
 
 
+def test_oasst_pairs_are_neighbours_in_rank_and_demonstrations_of_rank_0(repository: Repository) -> None:
+    """Of a reply that is left out, those before and after it are no pair, as in the KTO paper's code."""
+    ranked = [oasst(id_, "a", f"text {id_}", rank) for rank, id_ in enumerate("BCDE")]
+    gap = [{**row, "lang": "de"} if row["message_id"] == "C" else row for row in ranked]
+    no_best = [{**row, "parent_id": "f", "message_id": f"{row['message_id']}2"} for row in ranked]
+    no_best[0]["deleted"] = True
+    rows = [oasst("a", None, "Root"), *gap, oasst("f", "B", "Next?"), *no_best]
+    source = OpenAssistant(hub=repository(train=rows))
+    assert [row.id for row in source.load().rows] == ["D>E", "C2>D2", "D2>E2"]
+    assert source.load().dropped["the ranks of two replies are not neighbours"] == 1
+    assert [row.id for row in source.demonstrations().rows] == ["B"]
+
+
 def test_helpsteer2(repository: Repository) -> None:
     prompt = "Hi\n<extra_id_1>Assistant\nHello\n<extra_id_1>User\nWhy?"
     rows = [
@@ -231,9 +252,21 @@ def test_helpsteer2_preferences(tmp_path: Path) -> None:
     assert source.kind() == "paired"
     assert [(row.prompt, row.chosen) for row in source.load().rows] == [(user("p0"), "first"), (user("p1"), "second")]
     assert source.load().dropped == {"no preference, or too weak a one": 1}
+    strong = source.model_copy(update={"scores": ScoreRule(margin=3)}).load()
+    assert [row.prompt for row in strong.rows] == [user("p1")]
+    assert strong.dropped == {"no preference, or too weak a one": 2}
     heldout = source.heldout()
     assert heldout is not None
     assert [(row.prompt, row.chosen) for row in heldout.rows] == [(user("p3"), "second")]
+    clone = tmp_path / "clone"
+    (clone / "preference").mkdir(parents=True)
+    (tmp_path / "preference.jsonl.gz").rename(clone / "preference/preference.jsonl.gz")
+    (clone / "train.jsonl").write_text(json.dumps(helpsteer2("q", "r", 4)))
+    assert (
+        HelpSteer2(path=clone, read_as="preference").load().rows
+        == source.model_copy(update={"path": clone}).load().rows
+    )
+    assert len(HelpSteer2(path=clone, read_as="preference").load()) == 2
     asked = HelpSteer2(read_as="preference").hub_arguments("validation")
     assert (asked["path"], asked["data_dir"], asked["split"]) == ("nvidia/HelpSteer2", "preference", "train")
 
@@ -386,9 +419,28 @@ def test_two_ways_to_hold_out_are_refused(tmp_path: Path) -> None:
     one_file = {"_target_": target, "path": str(tmp_path), "heldout_split": "test"}
     with pytest.raises(ConfigError, match=r"no files of its own for 'test'; choose heldout_split=null"):
         build(one_file, FeedbackSource, "feedback")
+    (tmp_path / "train.jsonl").write_text((tmp_path / "a.jsonl").read_text())
+    with pytest.raises(ConfigError, match=r"no files of its own for 'test'"):  # all files are not a test split
+        build(one_file, FeedbackSource, "feedback")
+    (tmp_path / "train.jsonl").unlink()
+    datasets.Dataset.from_list([{"chosen": "x", "rejected": "y"}]).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(ConfigError, match=r"saved has no files of its own for 'test'"):
+        build({**one_file, "path": str(tmp_path / "saved")}, FeedbackSource, "feedback")
+    target = "kto_bench.feedback.sources.gsm8k_solutions.GSM8KSolutions"
+    with pytest.raises(ConfigError, match=r"heldout_split: 'test': the set is one file without splits"):
+        build({"_target_": target, "heldout_split": "test"}, FeedbackSource, "feedback")
     (tmp_path / "test.jsonl").write_text(json.dumps({"chosen": dialogue("c", "b"), "rejected": dialogue("c", "d")}))
     source = build(one_file, FeedbackSource, "feedback")
     assert [row.prompt for row in (source.heldout() or source.load()).rows] == [user("c")]
+    (tmp_path / "train.jsonl").write_text((tmp_path / "a.jsonl").read_text())
+    source = build(one_file, FeedbackSource, "feedback")
+    before = source.identity()
+    more = [json.dumps({"chosen": dialogue(text, "b"), "rejected": dialogue(text, "d")}) for text in "cef"]
+    (tmp_path / "test.jsonl").write_text("\n".join(more))
+    assert source.identity() != before, "what is held out is in the fingerprint"
+    limited = build({**one_file, "limit": 1}, FeedbackSource, "feedback").heldout()
+    assert limited is not None
+    assert len(limited) == 3, "the limit is of what is trained on: fewer held-out prompts would let others through"
 
 
 def test_identity_is_the_files_content_or_the_revision(tmp_path: Path) -> None:

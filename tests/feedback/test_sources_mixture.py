@@ -12,7 +12,15 @@ import pytest
 from kto_bench.component import ConfigError, build
 from kto_bench.feedback.mixtures import counts_of, mix
 from kto_bench.feedback.preparation import prepare
-from kto_bench.feedback.types import Binary, Demonstration, Feedback, FeedbackError, FeedbackSource, Paired
+from kto_bench.feedback.types import (
+    Binary,
+    Demonstration,
+    Feedback,
+    FeedbackError,
+    FeedbackKind,
+    FeedbackSource,
+    Paired,
+)
 
 
 def user(text: str) -> tuple[dict[str, str], ...]:
@@ -96,6 +104,52 @@ def test_the_source(tmp_path: Path) -> None:
     assert other.identity() != source.identity()
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "w1", "chosen": "w1", "rejected": "w3"}\n')
     assert again.identity() != before
+
+
+def test_the_order_in_which_parts_are_given_is_nothing_to_rows_or_fingerprints(tmp_path: Path) -> None:
+    fields = node(tmp_path, weights={"pairs": 1, "singles": 1}, rows=41)
+    turned = {**fields, "parts": dict(reversed(fields["parts"].items()))}
+    one, other = (build(given, FeedbackSource, "feedback") for given in (fields, turned))
+    assert one.identity() == other.identity()
+    assert one.load() == other.load()
+
+
+class Ranked(FeedbackSource):
+    """A part with a test split and demonstrations of its own."""
+
+    name: str = "ranked"
+
+    @property
+    def holds_out(self) -> bool:
+        return True
+
+    def kind(self) -> FeedbackKind:
+        return "paired"
+
+    def load(self) -> Feedback:
+        return Feedback("paired", [Paired(f"{n}", user(f"w{n}"), f"good {n}", f"bad {n}") for n in range(30, 50)])
+
+    def heldout(self) -> Feedback:
+        return Feedback("paired", [Paired(f"t{n}", user(f"W{n}"), "x", "y") for n in range(35, 45)])
+
+    def demonstrations(self) -> Feedback:
+        return Feedback("demonstrations", [Demonstration(f"d{n}", user(f"w{n}"), "shown") for n in range(30, 50)])
+
+
+def test_a_test_split_of_one_part_is_held_out_of_all_parts_and_demonstrations(tmp_path: Path) -> None:
+    fields = node(tmp_path)
+    parts = {**fields["parts"], "ranked": Ranked()}
+    prepared = prepare(build({**fields, "parts": parts}, FeedbackSource, "feedback"), {})
+    held = {f"w{n}" for n in range(35, 45)}
+    assert {row.prompt[0]["content"].lower() for row in prepared.heldout.rows} == held
+    assert {row.source for row in prepared.heldout.rows} == {"ranked"}
+    for part in (prepared.train, prepared.demonstrations):
+        assert not {row.prompt[0]["content"] for row in part.rows} & held
+        assert {row.source for row in part.rows} == {"pairs", "singles", "ranked"}
+    assert len(prepared.train) == 2 * 35 + 40 + 2 * 10, "w35 to w39 are among the pairs, too"
+    shown = Counter(row.source for row in prepared.demonstrations.rows)
+    assert shown == {"pairs": 35, "singles": 20, "ranked": 10}
+    assert {row.completion for row in prepared.demonstrations.rows if row.source == "ranked"} == {"shown"}
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

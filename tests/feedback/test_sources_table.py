@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import lzma
 from pathlib import Path
@@ -52,7 +53,9 @@ def test_kto_mix_is_in_a_format_of_trl(tmp_path: Path) -> None:
         assert [row.completion for row in heldout.rows] == ["x"]
 
 
-@pytest.mark.parametrize("form", ["parquet", "json", "jsonl", "jsonl.xz", "disk", "disk with splits"])
+@pytest.mark.parametrize(
+    "form", ["parquet", "json", "lines.json", "lines.json.gz", "jsonl", "jsonl.xz", "disk", "disk with splits"]
+)
 def test_local_forms(tmp_path: Path, form: str) -> None:
     rows = [PAIR, {**PAIR, "prompt": "q"}]
     path = tmp_path / f"rows.{form}"
@@ -60,7 +63,9 @@ def test_local_forms(tmp_path: Path, form: str) -> None:
         table(rows).to_parquet(str(path))
     elif form == "json":
         path.write_text(json.dumps(rows))
-    elif form == "jsonl":
+    elif form == "lines.json.gz":
+        path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    elif form in ("jsonl", "lines.json"):
         path.write_text("\n".join(map(json.dumps, rows)))
     elif form == "jsonl.xz":
         path.write_bytes(lzma.compress("\n".join(map(json.dumps, rows)).encode()))
@@ -72,6 +77,10 @@ def test_local_forms(tmp_path: Path, form: str) -> None:
     assert [(row.prompt, row.chosen) for row in feedback.rows] == [(user("p"), "good"), (user("q"), "good")]
     assert len({row.id for row in feedback.rows}) == 2
     assert TableFeedback(path=path, limit=1).load().rows == feedback.rows[:1]
+    if path.is_dir():
+        moved = TableFeedback(path=path.rename(tmp_path / "moved"))
+        assert moved.load().rows == feedback.rows, "ids too: where it lies is not in the fingerprint"
+        path = tmp_path / "moved"
     if form == "disk with splits":
         heldout = TableFeedback(path=path, heldout_split="test").heldout()
         assert heldout is not None
@@ -94,6 +103,26 @@ def test_columns_and_scores(tmp_path: Path) -> None:
     assert feedback.rows[0] == Binary("rows:1", user("p"), "a1", False)
     with pytest.raises(FeedbackError, match=r"no column 'nought' \(feedback.columns\); there are: question, answer"):
         TableFeedback(path=tmp_path, columns={"prompt": "nought"}).load()
+
+
+@pytest.mark.parametrize("threshold", [3, "prompt_mean"])
+def test_bad_rows_among_scores_are_refused_or_counted(tmp_path: Path, threshold: Any) -> None:
+    good = [{"prompt": prompt, "completion": f"a{score}", "score": score} for prompt in "pq" for score in (1, 5)]
+    bad = {
+        "the score is not a number": {**good[0], "score": None},
+        "completion is null": {**good[0], "completion": None, "score": 99},
+        "prompt has a message without role and content": {**good[0], "prompt": ["p"]},
+        "empty prompt": {**good[0], "prompt": "", "score": 99},
+        "missing field": {"prompt": "p", "chosen": "x", "rejected": "y", "score": 1},
+    }
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, [*bad.values(), *good])))
+    feedback = TableFeedback(path=tmp_path, scores={"threshold": threshold}, on_bad_rows="drop").load()
+    assert [(row.completion, row.label) for row in feedback.rows] == [("a1", False), ("a5", True)] * 2
+    assert feedback.dropped == dict.fromkeys(bad, 1)
+    for reason, row in bad.items():
+        (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+        with pytest.raises(FeedbackError, match=rf"rows.jsonl:1: .*{reason.replace('score is', 'score is None and')}"):
+            TableFeedback(path=tmp_path, scores={"threshold": threshold}).load()
 
 
 def test_bad_rows_and_what_is_wrong_with_them(tmp_path: Path) -> None:
@@ -136,6 +165,12 @@ def test_a_clone_of_a_repository_is_read_by_split_and_folder(tmp_path: Path) -> 
     heldout = source.heldout()
     assert heldout is not None
     assert [row.prompt for row in heldout.rows] == [user("harmless test"), user("helpful test")]
+    (tmp_path / "helpful" / "train_sft-00000-of-00001.jsonl").write_text(json.dumps(PAIR))
+    (tmp_path / "helpful" / "train-00001-of-00002.jsonl").write_text(json.dumps({**PAIR, "prompt": "more"}))
     part = TableFeedback(path=tmp_path, data_dir="helpful")
+    assert [row.prompt for row in part.load().rows] == [user("more"), user("helpful train")], (
+        "train_sft is another split"
+    )
+    (tmp_path / "helpful" / "train-00001-of-00002.jsonl").unlink()
     assert [row.prompt for row in part.load().rows] == [user("helpful train")]
     assert part.identity() != TableFeedback(path=tmp_path, data_dir="harmless").identity()

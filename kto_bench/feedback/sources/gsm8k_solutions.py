@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from pydantic import model_validator
+
 from kto_bench.feedback.sources.published import PublishedSet, require, user
 from kto_bench.feedback.sources.records import Drop, Record
 
@@ -23,6 +25,15 @@ class GSM8KSolutions(PublishedSet):
     name: str = "gsm8k_solutions"
     hub: str = "openai/grade-school-math"
     revision: str = "master"
+
+    @model_validator(mode="after")
+    def _has_no_splits(self) -> GSM8KSolutions:
+        if self.heldout_split is not None:
+            raise ValueError(
+                f"heldout_split: {self.heldout_split!r}: the set is one file without splits; choose null, and a "
+                "heldout_fraction above 0"
+            )
+        return self
 
     def hub_arguments(self, split: str) -> dict[str, Any]:
         """The one file of the repository."""

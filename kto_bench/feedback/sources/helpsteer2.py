@@ -16,6 +16,7 @@ from kto_bench.feedback.sources.ultrafeedback import binary_rows
 from kto_bench.feedback.types import FeedbackError, FeedbackKind
 
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+PREFERENCES = "preference"
 _TURN = re.compile(r"\s*<extra_id_1>(User|Assistant)\n")
 _ROLES = {"User": "user", "Assistant": "assistant"}
 
@@ -44,7 +45,7 @@ class HelpSteer2(PublishedSet):
     def hub_arguments(self, split: str) -> dict[str, Any]:
         """All preferences are one file, whatever their split."""
         arguments = super().hub_arguments(split)
-        return {**arguments, "data_dir": "preference", "split": "train"} if self._preferences else arguments
+        return {**arguments, "data_dir": PREFERENCES, "split": "train"} if self._preferences else arguments
 
     def convert(self, records: Iterator[Record], drop: Drop) -> Iterator[Record]:
         """One row for each response, or one for each pair."""
@@ -54,6 +55,12 @@ class HelpSteer2(PublishedSet):
         if self._preferences and split != self.split:  # the split is a field of the records
             return self.model_copy(update={"split": split, "heldout_split": None})._load(split, limit)
         return super()._load(split, limit)
+
+    def _root(self, path: Path) -> Path:
+        """Of a clone of the repository, the folder that is read."""
+        root = super()._root(path)
+        inner = root / PREFERENCES
+        return inner if self._preferences and inner.is_dir() else root
 
     def _has_both(self, path: Path) -> bool:
         return self._preferences or super()._has_both(path)

@@ -16,8 +16,9 @@ class MixtureFeedback(FeedbackSource):
     """The rows of ``parts``, in the proportions of ``weights``, as the kind that all parts can serve.
 
     Without ``weights`` and ``rows`` everything is taken. With them, numbers are exact and no row is taken twice; which
-    rows are left out is drawn at random by ``seed``. What is held out, kept, turned round or decontaminated is said of
-    the mixture, but for test splits that parts have of their own (``heldout_split``), which are held out together.
+    rows are left out is drawn at random by ``seed``. Parts stand in the order of their names. What is held out, kept,
+    turned round or decontaminated is said of the mixture, but for test splits that parts have of their own
+    (``heldout_split``), which are held out together.
     """
 
     name: str = "mixture"
@@ -31,7 +32,7 @@ class MixtureFeedback(FeedbackSource):
     def _parts(cls, nodes: dict[str, Any]) -> dict[str, FeedbackSource]:
         parts = {
             name: node if isinstance(node, FeedbackSource) else build(node, FeedbackSource, f"feedback.parts.{name}")
-            for name, node in nodes.items()
+            for name, node in sorted(nodes.items())  # fingerprints do not know an order, so rows must not
         }
         for name, part in parts.items():
             if part.alters or part.decontaminate is not None or part.heldout_fraction > 0:

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from kto_bench.feedback.collector import Collector
 from kto_bench.feedback.sources.published import PublishedSet, require
 from kto_bench.feedback.sources.records import Drop, Record
-from kto_bench.feedback.types import Demonstration, Feedback
+from kto_bench.feedback.types import Feedback
 
 _ROLES = {"prompter": "user", "assistant": "assistant"}
 
@@ -20,8 +21,8 @@ class OpenAssistant(PublishedSet):
 
     n ranked replies make the n - 1 pairs of neighbours in rank, best pair first; the prompt is the path from the root.
     Demonstrations for SFT are the preferred replies, those of rank 0. Left out and counted: messages in another
-    ``language`` (and replies to them), deleted ones, and replies whose conversation is not whole. The published
-    validation split is held out.
+    ``language`` (and replies to them), deleted ones, replies whose conversation is not whole, and pairs of which the
+    ranks are not neighbours since a reply between them is left out. The published validation split is held out.
     """
 
     rows_are: ClassVar = "paired"
@@ -34,19 +35,20 @@ class OpenAssistant(PublishedSet):
         """The pairs of neighbours in rank."""
         for prompt, replies in self._ranked(records, drop):
             for better, worse in pairwise(replies):
-                if better.value["rank"] == worse.value["rank"]:
-                    drop("two replies have the same rank", worse.place)
+                if worse.value["rank"] - better.value["rank"] != 1:
+                    drop("the ranks of two replies are not neighbours", worse.place)
                     continue
                 row = {"prompt": prompt, "chosen": better.value["text"], "rejected": worse.value["text"]}
                 yield Record(f"{better.value['message_id']}>{worse.value['message_id']}", better.place, row)
 
     def demonstrations(self) -> Feedback:
         """The reply of rank 0 to each message with ranked replies."""
-        rows = []
-        for prompt, replies in self._ranked(self.records(self.split), lambda reason, place: None):
-            if replies[0].value["text"].strip():
-                rows.append(Demonstration(replies[0].value["message_id"], tuple(prompt), replies[0].value["text"]))
-        return Feedback("demonstrations", rows)
+        collector = Collector(strict=False)
+        for prompt, (best, *_) in self._ranked(self.records(self.split), lambda reason, place: None):
+            if best.value["rank"] == 0:
+                row = {"prompt": prompt, "completion": best.value["text"]}
+                collector.parse(row, best.value["message_id"], best.place)
+        return Feedback("demonstrations", collector.rows)
 
     def _ranked(self, records: Iterator[Record], drop: Drop) -> Iterator[tuple[list[dict[str, str]], list[Record]]]:
         """(prompt, its replies from best to worst) for each message with two ranked replies or more."""

@@ -11,7 +11,16 @@ from pydantic import Field, field_validator, model_validator
 
 from kto_bench.feedback.collector import Collector
 from kto_bench.feedback.sources.content import digests_of
-from kto_bench.feedback.sources.records import Drop, Record, files_in, is_saved, read_hub, read_path
+from kto_bench.feedback.sources.records import (
+    SPLITS,
+    Drop,
+    Record,
+    files_in,
+    files_of_split,
+    is_saved,
+    read_hub,
+    read_path,
+)
 from kto_bench.feedback.types import Feedback, FeedbackError, FeedbackKind, FeedbackSource
 
 
@@ -123,8 +132,9 @@ class PublishedSet(FeedbackSource):
     def _has_both(self, path: Path) -> bool:
         """Whether what is held out has files of its own in ``path``."""
         root = self._root(path)
-        saved = root.is_dir() and is_saved(root)
-        return saved or files_in(root, self.heldout_split) != files_in(root, self.split)
+        if root.is_dir() and is_saved(root):
+            return (root / SPLITS).is_file()
+        return bool(files_of_split(root, self.heldout_split))
 
     def _root(self, path: Path) -> Path:
         return path.expanduser() / (self.data_dir or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from kto_bench.feedback.types import FeedbackError
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.xz", ".json", ".json.gz", ".parquet")
 Drop = Callable[[str, str], None]
 """(reason, place): count a record that is left out."""
-SAVED = ("state.json", "dataset_dict.json")
+SPLITS = "dataset_dict.json"
+"""It is in a folder of ``datasets.save_to_disk`` with several splits."""
+SAVED = ("state.json", SPLITS)
 """One of these is in every folder of ``datasets.save_to_disk``."""
 
 
@@ -37,6 +40,19 @@ def files_in(path: Path, split: str | None = None) -> list[Path]:
     Where some in it or in the folders below are called after ``split`` ("data/train-00000-of-00002.parquet"), these;
     else those in the folder itself. Of a ``save_to_disk`` folder, everything. Raises FeedbackError where nothing is.
     """
+    return files_of_split(path, split) or _files_of_any(path)
+
+
+def files_of_split(path: Path, split: str | None) -> list[Path]:
+    """The files in the folder ``path`` and below that are called after ``split``: its name, and a number perhaps."""
+    path = path.expanduser()
+    if split is None or not path.is_dir() or is_saved(path):
+        return []
+    called = re.compile(rf"{re.escape(split)}([-_]\d[^.]*)?\.")  # "train_prefs-00000" is another split than "train"
+    return [file for file in _below(path) if called.match(file.name)]
+
+
+def _files_of_any(path: Path) -> list[Path]:
     path = path.expanduser()
     if path.is_file():
         return [path]
@@ -44,12 +60,14 @@ def files_in(path: Path, split: str | None = None) -> list[Path]:
         raise FeedbackError(f"feedback.path: {path} does not exist (looked in {Path.cwd()})")
     if is_saved(path):
         return sorted(file for file in path.rglob("*") if file.is_file())
-    below = [file for file in sorted(path.rglob("*")) if file.name.endswith(SUFFIXES) and file.is_file()]
-    of_split = [file for file in below if split and file.name.startswith((f"{split}-", f"{split}.", f"{split}_"))]
-    found = of_split or [file for file in below if file.parent == path]
+    found = [file for file in _below(path) if file.parent == path]
     if not found:
         raise FeedbackError(f"feedback.path: the folder {path} has no file named *{', *'.join(SUFFIXES)}")
     return found
+
+
+def _below(path: Path) -> list[Path]:
+    return [file for file in sorted(path.rglob("*")) if file.name.endswith(SUFFIXES) and file.is_file()]
 
 
 def is_saved(path: Path) -> bool:
@@ -135,8 +153,8 @@ def _read_saved(path: Path, split: str) -> Iterator[Record]:
         if split not in table:
             raise FeedbackError(f"{path}: it has no split {split!r}; choose one of {', '.join(table)}")
         table = table[split]
-    for number, value in enumerate(table, start=1):
-        yield Record(f"{path.name}:{number}", f"{path}, row {number}", value)
+    for number, value in enumerate(table, start=1):  # called after the split: a folder may be moved
+        yield Record(f"{split or 'row'}:{number}", f"{path}, row {number}", value)
 
 
 def _parquet(file: Path, called: str) -> Iterator[Record]:
@@ -151,7 +169,13 @@ def _parquet(file: Path, called: str) -> Iterator[Record]:
 
 def _json(file: Path, called: str) -> Iterator[Record]:
     data = file.read_bytes()
-    values = json.loads(gzip.decompress(data) if file.name.endswith(".gz") else data)
+    try:
+        values = json.loads(gzip.decompress(data) if file.name.endswith(".gz") else data)
+    except json.JSONDecodeError as error:
+        if not error.msg.startswith("Extra data"):
+            raise
+        yield from _json_lines(file, called)  # what SHP's files and many others hold
+        return
     if isinstance(values, dict):  # one list under a name of its own, beside descriptions
         values = next((inner for inner in values.values() if isinstance(inner, list)), [values])
     for number, value in enumerate(values, start=1):

@@ -19,8 +19,9 @@ class SHP(PublishedSet):
     """Pairs of comments on a post, of which the later one has more votes; ``data_dir`` is one of the 18 domains.
 
     Kept are pairs whose votes differ by a factor of ``min_score_ratio`` or more, and of these at most
-    ``max_pairs_per_prompt`` for each post, drawn at random by ``seed`` and the ids alone. The KTO paper's settings are
-    the defaults. Demonstrations for SFT are the preferred comments: of each post, that of the pair with the most votes.
+    ``max_pairs_per_prompt`` for each post (posts of one text are one prompt), drawn at random by ``seed`` and the texts
+    alone. The KTO paper's settings are the defaults. Demonstrations for SFT are the preferred comments: of each post,
+    that of the pair with the most votes.
     """
 
     rows_are: ClassVar = "paired"
@@ -35,14 +36,14 @@ class SHP(PublishedSet):
         rows: list[tuple[Record, str]] = []
         for record in records:
             value = record.value
-            fields = {"history": str, "human_ref_A": str, "human_ref_B": str, "post_id": str}
+            fields = {"history": str, "human_ref_A": str, "human_ref_B": str}
             require(value, {**fields, "labels": int, "score_ratio": NUMBER}, record.place)
             if value["labels"] not in (0, 1):
                 drop("labels is neither 0 nor 1", record.place)
             elif value["score_ratio"] < self.min_score_ratio:
                 drop(f"score ratio below {self.min_score_ratio:g}", record.place)
             else:
-                rows.append((record, value["post_id"]))
+                rows.append((record, value["history"]))
         for record, _ in self._at_most(rows, drop):
             yield Record(record.id, record.place, _row(record))
 
@@ -52,6 +53,7 @@ class SHP(PublishedSet):
         for record in self.records(self.split):
             value = record.value
             require(value, {"history": str, "score_A": int, "score_B": int, "labels": int}, record.place)
+            require(value, {"score_ratio": NUMBER}, record.place)
             votes = value["score_A"] if value["labels"] == 1 else value["score_B"]
             usable = value["score_ratio"] >= self.min_score_ratio and str(_row(record)["chosen"]).strip()
             if usable and votes > best.get(value["history"], (-1, record))[0]:
@@ -66,12 +68,12 @@ class SHP(PublishedSet):
     def _at_most(self, rows: list[tuple[Record, str]], drop: Drop) -> list[tuple[Record, str]]:
         if self.max_pairs_per_prompt is None:
             return rows
-        by_post: dict[str, list[tuple[int, str, int]]] = {}
-        for number, (record, post) in enumerate(rows):
+        by_prompt: dict[str, list[tuple[int, str, int]]] = {}
+        for number, (record, prompt) in enumerate(rows):
             value = record.value
             names = sorted([value["human_ref_A"], value["human_ref_B"]])
-            by_post.setdefault(post, []).append((derive(self.seed, "shp", post, *names), record.id, number))
-        kept = {place[2] for places in by_post.values() for place in sorted(places)[: self.max_pairs_per_prompt]}
+            by_prompt.setdefault(prompt, []).append((derive(self.seed, "shp", prompt, *names), record.id, number))
+        kept = {place[2] for places in by_prompt.values() for place in sorted(places)[: self.max_pairs_per_prompt]}
         for number, (record, _) in enumerate(rows):
             if number not in kept:
                 drop(f"the post has {self.max_pairs_per_prompt} other pairs", record.place)

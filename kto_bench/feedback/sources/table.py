@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from kto_bench.feedback.collector import Collector
+from kto_bench.feedback.rows import BadRowError, parse_row
 from kto_bench.feedback.scores import Scored, ScoreRule, labels
-from kto_bench.feedback.sources.published import PublishedSet, require
+from kto_bench.feedback.sources.published import PublishedSet
 from kto_bench.feedback.sources.records import Drop, Record
 from kto_bench.feedback.types import FeedbackError, FeedbackKind
 
@@ -88,11 +90,24 @@ class TableFeedback(PublishedSet):
     def _labelled(self, records: Iterator[Record], rule: ScoreRule, drop: Drop) -> Iterator[Record]:
         scored, kept = [], []
         for record in records:
-            require(record.value, {"completion": (str, list), "score": (int, float)}, record.place)
-            prompt = record.value.get("prompt")
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-            scored.append(Scored(record.id, record.place, tuple(messages or ()), "", record.value["score"]))
-            kept.append(record)
+            score = record.value.get("score") if isinstance(record.value, dict) else None
+            if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+                if self.strict:
+                    raise FeedbackError(
+                        f"{record.place}: the score is {score!r} and not a number (feedback.scores). Mend the row, "
+                        "name the column of the scores in feedback.columns, or set on_bad_rows: drop"
+                    )
+                drop("the score is not a number", record.place)
+                continue
+            value = {name: inner for name, inner in record.value.items() if name not in ("chosen", "rejected")}
+            labelled = Record(record.id, record.place, {**value, "label": True})
+            try:
+                row, _ = parse_row(labelled.value, record.id)
+            except BadRowError:
+                yield labelled  # to be refused for its reason
+                continue
+            scored.append(Scored(record.id, record.place, row.prompt, "", score))
+            kept.append(labelled)
         for record, label in zip(kept, labels(scored, rule), strict=True):
             if label is None:
                 drop("the score is too near to the threshold", record.place)
