@@ -75,11 +75,12 @@ def draw(sweep: Sweep) -> Drawing:
                 axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
         axes[-1][0].set_xlabel("tokens of a completion")
         axes[-1][1].set_xlabel("tokens of a prompt")
+    texts = f"{sum(data.report['completions'] + data.report['prompts']['n'] for data in shown):,}"
     left = f" The first {MOST} of {len(sets)} data sets are drawn." if len(sets) > MOST else ""
     return Drawing(
         figure,
         "Lengths in tokens, before truncation, of the completions of each class and of the distinct prompts: density "
-        f"over the logarithm of the length, so that equal areas are equal shares; n in the legends.{left}",
+        f"over the logarithm of the length, so that equal areas are equal shares; n = {texts} texts in all.{left}",
     )
 
 

@@ -16,11 +16,11 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from pydantic import Field, field_validator
 
 from kto_bench.component import Component, ConfigError, build, validate
-from kto_bench.evaluation.benchmarks import Benchmarks
-from kto_bench.evaluation.generation import Generation
-from kto_bench.evaluation.judges import Judge
-from kto_bench.evaluation.prompts import PromptSource, Split
-from kto_bench.evaluation.question_set import QuestionSet
+from kto_bench.evaluation.benchmarks.suite import Benchmarks
+from kto_bench.evaluation.generation.generate import Generation
+from kto_bench.evaluation.generation.prompts import PromptSource, Split
+from kto_bench.evaluation.judges.judge import Judge
+from kto_bench.evaluation.question_sets.question_set import QuestionSet
 from kto_bench.feedback.conversions import can_serve
 from kto_bench.feedback.subsampling import trained_kind
 from kto_bench.feedback.types import FeedbackSource

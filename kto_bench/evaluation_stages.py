@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kto_bench.config import Config
-from kto_bench.evaluation.benchmarks import Benchmarks
-from kto_bench.evaluation.question_set import QuestionSet
+from kto_bench.evaluation.benchmarks.suite import Benchmarks
+from kto_bench.evaluation.question_sets.question_set import QuestionSet
 from kto_bench.feedback.tokens import Encoder
 from kto_bench.feedback.types import Feedback, read_rows
 from kto_bench.lines import read_lines, write_lines
@@ -79,9 +79,9 @@ class EvaluationStages:
         inputs = {"policy": self._policy, **({"feedback": self._feedback} if prompts.uses_heldout else {})}
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.evaluation.backends import backend_for
-            from kto_bench.evaluation.generation import generate
-            from kto_bench.evaluation.prefix import check_prefixes
+            from kto_bench.evaluation.generation.backends import backend_for
+            from kto_bench.evaluation.generation.generate import generate
+            from kto_bench.evaluation.generation.prefix import check_prefixes
 
             checkpoint = self._checkpoint(inputs)
             check_prefixes(inputs["policy"], load_tokenizer(checkpoint))
@@ -105,8 +105,8 @@ class EvaluationStages:
             return None
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.evaluation.divergence import divergences
-            from kto_bench.evaluation.loaded import loaded
+            from kto_bench.evaluation.generation.divergence import divergences
+            from kto_bench.evaluation.generation.loaded import loaded
 
             policy, _ = loaded(self._checkpoint(inputs))
             reference = load_policy(inputs["reference"]).to(policy.device)
@@ -124,7 +124,7 @@ class EvaluationStages:
             return None
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.evaluation.head_to_head import judge as judge_completions
+            from kto_bench.evaluation.judges.head_to_head import judge as judge_completions
 
             rows = read_lines(inputs["generate"] / "completions.jsonl")
             judge_rows = questions.judge if questions else judge_completions
@@ -166,7 +166,7 @@ class EvaluationStages:
         evaluation = self._config.evaluation
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.evaluation.loaded import loaded
+            from kto_bench.evaluation.generation.loaded import loaded
 
             scores, rows = benchmarks.run(
                 *loaded(self._checkpoint(inputs)),

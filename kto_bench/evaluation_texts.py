@@ -8,9 +8,9 @@ from typing import Any
 
 from kto_bench.component import ConfigError
 from kto_bench.config import Config, EvaluationConfig
-from kto_bench.evaluation.benchmarks import Benchmarks
-from kto_bench.evaluation.prompts import PromptSource
-from kto_bench.evaluation.task_texts import identity_of_texts, strings_in, suite_texts
+from kto_bench.evaluation.benchmarks.suite import Benchmarks
+from kto_bench.evaluation.benchmarks.task_texts import identity_of_texts, strings_in, suite_texts
+from kto_bench.evaluation.generation.prompts import PromptSource
 from kto_bench.feedback.sources.content import digests_of
 from kto_bench.feedback.sources.records import everything_below, is_saved, read_all
 from kto_bench.feedback.types import Decontamination, Feedback, FeedbackError

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kto_bench.evaluation.guards import score_guards
+from kto_bench.evaluation.generation.guards import score_guards
 from kto_bench.lines import read_lines, write_lines
 
 OUTCOMES, ANSWERS = "over_training.jsonl", "benchmarks_over_training.jsonl"

@@ -7,7 +7,7 @@ is belongs to the allocator of pyarrow (jemalloc), which knows about forks.
 from __future__ import annotations
 
 import kto_bench.__main__
-import kto_bench.evaluation.generation
+import kto_bench.evaluation.generation.generate
 import kto_bench.run
 import kto_bench.training.loop  # torch, transformers, accelerate, peft
 from kto_bench.evaluation.quiet import quiet
@@ -15,6 +15,6 @@ from kto_bench.evaluation.quiet import quiet
 with quiet():
     import alpaca_eval.annotators
 
-    import kto_bench.evaluation.benchmark_run  # lm-eval, datasets
+    import kto_bench.evaluation.benchmarks.benchmark_run  # lm-eval, datasets
 
 __all__ = ["alpaca_eval", "kto_bench"]

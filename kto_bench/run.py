@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kto_bench.config import Config
-from kto_bench.evaluation.guards import score_guards
-from kto_bench.evaluation.loaded import forget
+from kto_bench.evaluation.generation.guards import score_guards
+from kto_bench.evaluation.generation.loaded import forget
 from kto_bench.feedback.subsampling import IDS
 from kto_bench.heartbeat import Heartbeat
 from kto_bench.lines import append_line, read_lines, write_lines

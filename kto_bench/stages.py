@@ -273,7 +273,7 @@ class Stages:
         on_metrics = self._watch.on_metrics if name == "align" else lambda metrics, timing: None
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.evaluation.prefix import first_prompts, save_prefixes
+            from kto_bench.evaluation.generation.prefix import first_prompts, save_prefixes
             from kto_bench.training import controls
             from kto_bench.training.carried import MEANS, SYNCED, Cached
             from kto_bench.training.kept import KeptPolicies

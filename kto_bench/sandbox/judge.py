@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.judges import Judge
+from kto_bench.evaluation.judges.judge import Judge
 from kto_bench.sandbox.instructions import read
 from kto_bench.sandbox.utility import Assessment, assess
 from kto_bench.sandbox.world import identified

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from kto_bench.evaluation.prompts import EvaluationPrompt, PromptSource
+from kto_bench.evaluation.generation.prompts import EvaluationPrompt, PromptSource
 from kto_bench.feedback.types import Feedback, Messages
 from kto_bench.sandbox.feedback import DEMONSTRATORS, question
 from kto_bench.sandbox.instructions import read

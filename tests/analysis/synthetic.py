@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from tiny import tiny_tokenizer
+
+from kto_bench.feedback.report import data_report
+from kto_bench.feedback.tokenising import tokenise_file
+from kto_bench.feedback.tokens import Encoder
+from kto_bench.feedback.types import Paired, write_rows
 
 SCRIPT = '<script>alert("inert?")</script>'
 WARNINGS = ("the rewards of both classes fell: lower <b>train.learning_rate</b>", "desirable_weight is 7 & too high")
@@ -103,6 +111,7 @@ def write_run(
         return folder
     write_lines(folder / "completions.jsonl", completions)
     write_lines(folder / "judgements.jsonl", judgements)
+    write_json(folder / "data_report.json", {"feedback": {"kind": "paired", "rows": 6}, "tokens": _data_report()})
     facts = [
         {"task": task, "metric": "acc", "doc_id": i, "value": float(rng.random() < base + 0.3 * win)}
         for task, base in (("sandbox_facts", 0.5), ("sandbox_arithmetic", 0.2))
@@ -132,6 +141,20 @@ def _question_set(win: float) -> dict[str, Any]:
     }
     published = [{"model": "alpaca-7b", "win rate": 0.026, "length-controlled win rate": None}]
     return {"set": "AlpacaEval 2", "scale": 100, "values": errors, "published": published, "notes": ["a planted <b>"]}
+
+
+@cache
+def _data_report() -> dict[str, Any]:
+    """Of a little feedback, by the suite's own code."""
+    user = ({"role": "user", "content": f"w1 {SCRIPT}"},)
+    rows = [Paired(str(i), user, "w1 w2 " * (i + 1), "w3 w4", "planted") for i in range(6)]
+    encoder = Encoder(tiny_tokenizer(), 32, 8)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.jsonl"
+        write_rows(file, rows)
+        tokenise_file(file, "paired", encoder, Path(folder), lambda done, total: None)
+        report: dict[str, Any] = json.loads(json.dumps(data_report(Path(folder), encoder)))
+    return report
 
 
 def _write_over_training(

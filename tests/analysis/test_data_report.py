@@ -127,7 +127,7 @@ def sweep(tmp_path: Path, report: dict) -> Path:
     run = write_run(folder, "kto", "base", 1, prompts=4, hash_="ffff")
     half = {**report, "completions": 4, "examples": [{**report["examples"][0], "prompt": "<script>alert(1)</script>"}]}
     (run / data_report.FILE).write_text(json.dumps({"feedback": rows, "tokens": half}))
-    write_run(folder, "simpo", "base", 0, prompts=4)  # a record of before there were reports
+    (write_run(folder, "simpo", "base", 0, prompts=4) / data_report.FILE).unlink()  # as before there were reports
     return folder
 
 
@@ -169,7 +169,7 @@ def test_the_page_shows_the_mask_and_escapes_the_data(sweep: Path) -> None:
 
 
 def test_without_reports_there_is_a_reason(tmp_path: Path) -> None:
-    write_run(tmp_path / "s", "kto", "base", 0, prompts=4)
+    (write_run(tmp_path / "s", "kto", "base", 0, prompts=4) / data_report.FILE).unlink()
     with pytest.raises(NoDataError, match="no run has come as far as its tokens"):
         data_report.make(Sweep.load("s", tmp_path))
     assert data_report.examples(Sweep.load("s", tmp_path)) == []

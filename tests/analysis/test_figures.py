@@ -25,14 +25,16 @@ def unfinished(tmp_path):
 
 
 def test_modules_are_discovered_in_the_order_of_the_report():
-    assert list(FIGURES) == ["win_rate", "benchmarks", "length", "training", "over_training", "tuning"]
+    assert list(FIGURES) == ["win_rate", "benchmarks", "length", "training", "over_training", "tuning", "data_report"]
     assert list(TABLES) == [
         "summary_table",
+        "question_sets",
         "guards_table",
         "budget_table",
         "warnings_table",
         "runs_table",
         "tuning_table",
+        "data_report",
     ]
 
 

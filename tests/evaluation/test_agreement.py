@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from kto_bench.evaluation.agreement import Verdict, noise, position_bias
+from kto_bench.evaluation.judges.agreement import Verdict, noise, position_bias
 
 
 def verdict(prompt: str, ours: int, preference: float, repeat: int = 0) -> Verdict:

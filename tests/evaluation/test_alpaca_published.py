@@ -11,11 +11,11 @@ from alpaca_data import ANNOTATED, FOLDER, annotations_path, as_completions, rea
 from judge_server import JudgeServer, Reply
 
 from kto_bench.component import build
-from kto_bench.evaluation.alpaca.published import leaderboard, shown
-from kto_bench.evaluation.alpaca.questions import AlpacaEvalPrompts
-from kto_bench.evaluation.alpaca.win_rates import from_annotations, win_rates
-from kto_bench.evaluation.head_to_head import judge as judge_rows
-from kto_bench.evaluation.judges import Judge
+from kto_bench.evaluation.judges.head_to_head import judge as judge_rows
+from kto_bench.evaluation.judges.judge import Judge
+from kto_bench.evaluation.question_sets.alpaca.published import leaderboard, shown
+from kto_bench.evaluation.question_sets.alpaca.questions import AlpacaEvalPrompts
+from kto_bench.evaluation.question_sets.alpaca.win_rates import from_annotations, win_rates
 
 
 def official_judge(version: int, url: str) -> Judge:
@@ -29,9 +29,9 @@ def official_judge(version: int, url: str) -> Judge:
             "annotator": "weighted_alpaca_eval_gpt4_turbo",
         },
     }[version]
-    wording = "kto_bench.evaluation.alpaca.wording.AlpacaEvalWording"
+    wording = "kto_bench.evaluation.question_sets.alpaca.wording.AlpacaEvalWording"
     node = {
-        "_target_": "kto_bench.evaluation.endpoint_judge.EndpointJudge",
+        "_target_": "kto_bench.evaluation.judges.endpoint_judge.EndpointJudge",
         "name": f"alpaca_eval_{version}",
         "wording": {"_target_": wording, "annotator": settings.pop("annotator")},
         **{"base_url": url, "key_variable": None, "input_price": 0, "output_price": 0, "asks": 1},

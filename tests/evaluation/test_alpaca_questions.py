@@ -11,10 +11,16 @@ import pytest
 from alpaca_data import FOLDER
 
 from kto_bench.component import ConfigError, build
-from kto_bench.evaluation.alpaca.questions import COUNT, INSTRUCTIONS, REFERENCES, AlpacaEvalPrompts, digest
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.judges import CallableJudge
-from kto_bench.evaluation.prompts import PromptSource
+from kto_bench.evaluation.generation.prompts import PromptSource
+from kto_bench.evaluation.judges.judge import CallableJudge
+from kto_bench.evaluation.question_sets.alpaca.questions import (
+    COUNT,
+    INSTRUCTIONS,
+    REFERENCES,
+    AlpacaEvalPrompts,
+    digest,
+)
 from kto_bench.feedback.types import Feedback
 
 NONE = Feedback("demonstrations", [])
@@ -94,7 +100,7 @@ def test_files_that_are_something_else_are_refused(tmp_path, content, message):
 def test_without_a_file_or_the_hub_the_error_says_what_to_do():
     with pytest.raises(ConfigError, match=r"evaluation.prompts.path: alpaca_eval.json of the hub's dataset .*=PATH"):
         AlpacaEvalPrompts(version=1).identity()  # tests are offline
-    node = {"_target_": "kto_bench.evaluation.alpaca.questions.AlpacaEvalPrompts", "version": 3}
+    node = {"_target_": "kto_bench.evaluation.question_sets.alpaca.questions.AlpacaEvalPrompts", "version": 3}
     with pytest.raises(ConfigError, match=r"evaluation\.prompts\.version: 3 is not allowed"):
         build(node, PromptSource, "evaluation.prompts")
 

@@ -12,7 +12,7 @@ from judge_server import JudgeServer, Reply
 from question_set_run import configured, record_of
 
 from analysis.question_sets import make
-from kto_bench.evaluation.alpaca import length_control
+from kto_bench.evaluation.question_sets.alpaca import length_control
 from kto_bench.lines import read_lines
 from kto_bench.results import Sweep
 from kto_bench.run import execute

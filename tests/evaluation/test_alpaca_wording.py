@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from kto_bench.component import ConfigError, build
-from kto_bench.evaluation.alpaca.wording import AlpacaEvalWording
-from kto_bench.evaluation.answers import Answer
-from kto_bench.evaluation.wording import Wording
+from kto_bench.evaluation.judges.answers import Answer
+from kto_bench.evaluation.judges.wording import Wording
+from kto_bench.evaluation.question_sets.alpaca.wording import AlpacaEvalWording
 
 RANKED = "[{'model': 'model_1', 'rank': %s}, {'model': 'model_2', 'rank': %s}]"
 
@@ -94,7 +94,7 @@ def test_the_identity_holds_the_text_of_the_prompt(ranking, weighted):
     ],
 )
 def test_other_annotators_are_refused(annotator, message):
-    node = {"_target_": "kto_bench.evaluation.alpaca.wording.AlpacaEvalWording", "annotator": annotator}
+    node = {"_target_": "kto_bench.evaluation.question_sets.alpaca.wording.AlpacaEvalWording", "annotator": annotator}
     with pytest.raises(ConfigError, match=message):
         build(node, Wording, "evaluation.judge.wording")
 

@@ -12,11 +12,11 @@ from judge_server import JudgeServer, Reply
 from question_set_run import configured, record_of, write_lines
 
 from kto_bench.component import ConfigError, build
-from kto_bench.evaluation.answers import Answer
-from kto_bench.evaluation.arena_hard import ArenaHardPrompts
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.verdicts import ArenaHardWording, verdict_of
-from kto_bench.evaluation.wording import Wording
+from kto_bench.evaluation.judges.answers import Answer
+from kto_bench.evaluation.judges.wording import Wording
+from kto_bench.evaluation.question_sets.arena_hard import ArenaHardPrompts
+from kto_bench.evaluation.question_sets.verdicts import ArenaHardWording, verdict_of
 from kto_bench.feedback.types import Feedback
 from kto_bench.lines import read_lines
 from kto_bench.run import describe, execute
@@ -116,7 +116,7 @@ def test_the_prompt_is_arena_hards_where_its_file_is_given(tmp_path):
     assert (system["content"], user["content"]) == ("be fair", "<|Q|>\nq {answer_1}\nA first\nB second")
     assert wording.identity() != ArenaHardWording().identity()
     path.write_text("system_prompt: x\n")
-    node = {"_target_": "kto_bench.evaluation.verdicts.ArenaHardWording", "path": path}
+    node = {"_target_": "kto_bench.evaluation.question_sets.verdicts.ArenaHardWording", "path": path}
     with pytest.raises(ConfigError, match=r"evaluation.judge.wording.path: .*no judge_config.yaml"):
         build(node, Wording, "evaluation.judge.wording")
 

@@ -9,13 +9,16 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import Field
 
-from kto_bench.evaluation.answers import Answer, AnswerFile, Failure, Question
-from kto_bench.evaluation.asking import Asked, ask
-from kto_bench.evaluation.cost import Account, Price, tokens_of
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.model_judge import ModelJudge
+from kto_bench.evaluation.judges.answers import Answer, AnswerFile, Failure, Question
+from kto_bench.evaluation.judges.asking import Asked, ask
+from kto_bench.evaluation.judges.cost import Account, Price, tokens_of
+from kto_bench.evaluation.judges.model_judge import ModelJudge
 
-TEMPLATE = {"_target_": "kto_bench.evaluation.wording.Wording", "prompt_template": "{instruction}{output_1}{output_2}"}
+TEMPLATE = {
+    "_target_": "kto_bench.evaluation.judges.wording.Wording",
+    "prompt_template": "{instruction}{output_1}{output_2}",
+}
 
 
 class Scripted(ModelJudge):

@@ -6,7 +6,7 @@ import pytest
 from tiny_checkpoints import CHAT_TEMPLATE, LAST_WORD_TEMPLATE, bigram_model, build_model, build_tokenizer
 
 from kto_bench.component import ConfigError, build
-from kto_bench.evaluation.benchmarks import Benchmarks
+from kto_bench.evaluation.benchmarks.suite import Benchmarks
 from kto_bench.evaluation.errors import EvaluationError
 
 COUNTRIES = [("france", "paris"), ("italy", "rome"), ("spain", "madrid")]
@@ -197,7 +197,7 @@ def test_an_answer_that_begins_with_an_indented_line_keeps_it():
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    from kto_bench.evaluation.policy_lm import PolicyLM
+    from kto_bench.evaluation.benchmarks.policy_lm import PolicyLM
 
     words = ["<s>", "</s>", "▁▁▁", "▁return", "▁1", "\n", "▁Paris"]
     plain = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="</s>"))
@@ -305,7 +305,7 @@ def test_a_package_s_folder_by_name(folder, tmp_path, monkeypatch, last_word_tok
     ],
 )
 def test_bad_fields_are_refused(fields, message):
-    node = {"_target_": "kto_bench.evaluation.benchmarks.Benchmarks", "tasks": ["arc_easy"], **fields}
+    node = {"_target_": "kto_bench.evaluation.benchmarks.suite.Benchmarks", "tasks": ["arc_easy"], **fields}
     with pytest.raises(ConfigError, match=r"evaluation.benchmarks\." + message):
         build(node, Benchmarks, "evaluation.benchmarks")
 
@@ -314,8 +314,9 @@ def test_configuration_imports_stay_light():
     import subprocess
 
     code = (
-        "import sys, kto_bench.evaluation.benchmarks, kto_bench.evaluation.generation, kto_bench.evaluation.judges, "
-        "kto_bench.evaluation.head_to_head, kto_bench.evaluation.guards; "
+        "import sys, kto_bench.evaluation.benchmarks.suite, kto_bench.evaluation.generation.generate, "
+        "kto_bench.evaluation.judges.judge, kto_bench.evaluation.judges.head_to_head, "
+        "kto_bench.evaluation.generation.guards; "
         "print([name for name in ('torch', 'transformers', 'lm_eval', 'alpaca_eval', 'pandas') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -16,9 +16,9 @@ from tiny import tiny_model, tiny_tokenizer
 
 from kto_bench.component import ConfigError
 from kto_bench.config import Config, resolve
-from kto_bench.evaluation.benchmarks import Benchmarks
+from kto_bench.evaluation.benchmarks.policy_lm import PolicyLM
+from kto_bench.evaluation.benchmarks.suite import Benchmarks
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.policy_lm import PolicyLM
 from kto_bench.run import describe, execute
 
 EVALUATIONS = ROOT / "conf" / "evaluation"
@@ -124,7 +124,7 @@ def test_two_checkpoints_are_never_served_each_other_s_answers(
             found = [json.loads(line) for line in (record_of(config) / "benchmarks.jsonl").read_text().splitlines()]
             assert rows.setdefault(path, found) == found
     assert rows[checkpoint] != rows[other]
-    from kto_bench.evaluation.loaded import forget, loaded
+    from kto_bench.evaluation.generation.loaded import forget, loaded
 
     try:  # within a run, as for the checkpoints of several steps
         heads = [loaded(path)[0].lm_head.weight.detach().cpu() for path in (checkpoint, other, checkpoint)]
@@ -139,7 +139,7 @@ def test_two_checkpoints_are_never_served_each_other_s_answers(
 def test_a_checkpoint_is_loaded_once_for_all_tasks(
     make: MakeConfig, tasks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kto_bench.evaluation import loaded
+    from kto_bench.evaluation.generation import loaded
 
     loads: list[Path] = []
     load_policy = loaded.load_policy
@@ -234,7 +234,7 @@ def test_no_document_is_its_own_example(tasks: Path) -> None:
             contexts.extend(request.args[0] for request in requests)
             return super().loglikelihood(requests, disable_tqdm)
 
-    from kto_bench.evaluation import policy_lm
+    from kto_bench.evaluation.benchmarks import policy_lm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(policy_lm, "PolicyLM", Listening)
@@ -269,7 +269,7 @@ def test_a_setting_for_a_part_of_a_group_is_not_passed_over(tasks: Path) -> None
 
 
 def test_the_leaderboard_s_ifeval_counts_sentences_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kto_bench.evaluation import sentences
+    from kto_bench.evaluation.benchmarks import sentences
 
     monkeypatch.setattr(sentences, "_installed", lambda root: False)
     for task in ("ifeval", "leaderboard_ifeval"):
@@ -325,7 +325,7 @@ SUITES = ("kto_paper", "open_llm", "ifeval", "language", "public_sets", "sandbox
 def test_suites_are_named_versioned_and_known_to_lm_eval(
     make: MakeConfig, suite: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kto_bench.evaluation import sentences
+    from kto_bench.evaluation.benchmarks import sentences
 
     monkeypatch.setattr(sentences, "_installed", lambda root: True)
     model = ["model=hub", f"model.path={checkpoint}", "loss=none", "start=base", "tracking=none"]

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from kto_bench.evaluation import code_execution
-from kto_bench.evaluation.code_execution import CODE_EVAL, CodeEval, in_place_of_code_eval, pass_at_k, run_program
+from kto_bench.evaluation.benchmarks import code_execution
+from kto_bench.evaluation.benchmarks.code_execution import (
+    CODE_EVAL,
+    CodeEval,
+    in_place_of_code_eval,
+    pass_at_k,
+    run_program,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are Linux's")
 

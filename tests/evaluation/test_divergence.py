@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_checkpoints import build_model
 
-from kto_bench.evaluation import divergence
-from kto_bench.evaluation.divergence import divergences
+from kto_bench.evaluation.generation import divergence
+from kto_bench.evaluation.generation.divergence import divergences
 
 ANSWERS = [
     {"prompt_id": "a", "turn": 0, "prompt": [0, 2, 7, 3], "completion": [8, 9, 4]},

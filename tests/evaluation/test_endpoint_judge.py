@@ -17,19 +17,19 @@ import pytest
 from judge_server import JudgeServer, Reply, error
 
 from kto_bench.component import ConfigError, build
-from kto_bench.evaluation import endpoint
-from kto_bench.evaluation.answers import Answer
-from kto_bench.evaluation.endpoint_judge import EndpointJudge
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.head_to_head import judge as judge_rows
-from kto_bench.evaluation.judges import Judge
-from kto_bench.evaluation.wording import Wording
+from kto_bench.evaluation.judges import endpoint
+from kto_bench.evaluation.judges.answers import Answer
+from kto_bench.evaluation.judges.endpoint_judge import EndpointJudge
+from kto_bench.evaluation.judges.head_to_head import judge as judge_rows
+from kto_bench.evaluation.judges.judge import Judge
+from kto_bench.evaluation.judges.wording import Wording
 from kto_bench.lines import read_lines
 from kto_bench.store import saved_beside
 
 KEY = "sk-the-secret-key"
 WORDING = {
-    "_target_": "kto_bench.evaluation.wording.Wording",
+    "_target_": "kto_bench.evaluation.judges.wording.Wording",
     "prompt_template": "Q: {instruction}\nA: {output_1}\nB: {output_2}\nWhich, 1 or 2?",
 }
 
@@ -43,7 +43,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def judge_at(server: JudgeServer | str, **fields: Any) -> EndpointJudge:
     node = {
-        "_target_": "kto_bench.evaluation.endpoint_judge.EndpointJudge",
+        "_target_": "kto_bench.evaluation.judges.endpoint_judge.EndpointJudge",
         "name": "judge",
         "base_url": server if isinstance(server, str) else server.url,
         "model": "m",

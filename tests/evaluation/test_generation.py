@@ -5,11 +5,11 @@ import pytest
 import torch
 from tiny_checkpoints import bigram_model, build_model
 
-from kto_bench.evaluation import generation
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.generation import Generation
-from kto_bench.evaluation.prompts import EvaluationPrompt
-from kto_bench.evaluation.transformers_backend import Transformers
+from kto_bench.evaluation.generation import generate as generation
+from kto_bench.evaluation.generation.generate import Generation
+from kto_bench.evaluation.generation.prompts import EvaluationPrompt
+from kto_bench.evaluation.generation.transformers_backend import Transformers
 from kto_bench.feedback.tokens import Encoder
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.guards import repetition, score_guards
+from kto_bench.evaluation.generation.guards import repetition, score_guards
 
 
 def row(completion: str, tokens: int, ended: bool = True) -> dict:

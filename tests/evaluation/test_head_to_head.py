@@ -7,8 +7,8 @@ import pytest
 from pydantic import Field
 
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.head_to_head import instruction_of, judge
-from kto_bench.evaluation.judges import Judge
+from kto_bench.evaluation.judges.head_to_head import instruction_of, judge
+from kto_bench.evaluation.judges.judge import Judge
 from kto_bench.evaluation.quiet import quiet
 
 HOSTILE = [

@@ -15,7 +15,7 @@ from places import ROOT
 
 from kto_bench.component import ConfigError
 from kto_bench.config import Config, resolve
-from kto_bench.evaluation import endpoint
+from kto_bench.evaluation.judges import endpoint
 from kto_bench.run import describe, execute
 
 KEY = "sk-of-the-run"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kto_bench.component import ConfigError, build
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.judges import PLAIN_TEMPLATE, CallableJudge, Judge, quote
+from kto_bench.evaluation.judges.judge import PLAIN_TEMPLATE, CallableJudge, Judge, quote
 
 HOSTILE = [
     "",
@@ -71,7 +71,9 @@ def test_a_foreign_prompt_is_an_error():
 def test_a_template_without_each_placeholder_once_is_refused(template):
     with pytest.raises(ConfigError, match=r"judge.prompt_template: .* must hold each of"):
         build(
-            {"_target_": "kto_bench.evaluation.judges.Judge", "name": "j", "prompt_template": template}, Judge, "judge"
+            {"_target_": "kto_bench.evaluation.judges.judge.Judge", "name": "j", "prompt_template": template},
+            Judge,
+            "judge",
         )
 
 
@@ -102,7 +104,7 @@ def user_module(tmp_path, monkeypatch):
 
 def test_a_function_becomes_a_judge_by_its_import_path(user_module):
     node = {
-        "_target_": "kto_bench.evaluation.judges.CallableJudge",
+        "_target_": "kto_bench.evaluation.judges.judge.CallableJudge",
         "name": "longer",
         "function": "users_judge.prefer",
         "score": "users_judge.score",
@@ -115,7 +117,7 @@ def test_a_function_becomes_a_judge_by_its_import_path(user_module):
 
 @pytest.mark.parametrize("path", ["users_judge.absent", "no_such_module.prefer", "prefer", "users_judge.number"])
 def test_a_function_that_cannot_be_imported_is_refused_at_once(user_module, path):
-    node = {"_target_": "kto_bench.evaluation.judges.CallableJudge", "function": path}
+    node = {"_target_": "kto_bench.evaluation.judges.judge.CallableJudge", "function": path}
     with pytest.raises(ConfigError, match=r"judge.function: .*module.function"):
         build(node, Judge, "judge")
 

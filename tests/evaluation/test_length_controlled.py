@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from kto_bench.component import ConfigError
-from kto_bench.evaluation.alpaca import length_control
 from kto_bench.evaluation.errors import EvaluationError
+from kto_bench.evaluation.question_sets.alpaca import length_control
 
 N = 150
 THETA, PHI, PSI = -1.0, -1.4, 0.8

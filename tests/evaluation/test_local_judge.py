@@ -11,15 +11,15 @@ import torch
 from tiny import tiny_model, tiny_tokenizer
 
 from kto_bench.component import ConfigError, build
-from kto_bench.evaluation.answers import Answer
-from kto_bench.evaluation.asking import ask
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.head_to_head import judge as judge_rows
-from kto_bench.evaluation.judges import Judge
-from kto_bench.evaluation.local_judge import LocalModelJudge
+from kto_bench.evaluation.judges.answers import Answer
+from kto_bench.evaluation.judges.asking import ask
+from kto_bench.evaluation.judges.head_to_head import judge as judge_rows
+from kto_bench.evaluation.judges.judge import Judge
+from kto_bench.evaluation.judges.local_judge import LocalModelJudge
 
 WORDING = {
-    "_target_": "kto_bench.evaluation.wording.Wording",
+    "_target_": "kto_bench.evaluation.judges.wording.Wording",
     "prompt_template": "{instruction} w50 {output_1} w51 {output_2}",
     # A model that was never trained says anything: what it says first decides.
     "patterns": {1: r"^w\d*[02468]\b", 2: r"^w\d*[13579]\b", 1.5: r"^(?!w)"},
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def judge_of(folder: Path, **fields: Any) -> LocalModelJudge:
-    node = {"_target_": "kto_bench.evaluation.local_judge.LocalModelJudge", "name": "local", "path": str(folder)}
+    node = {"_target_": "kto_bench.evaluation.judges.local_judge.LocalModelJudge", "name": "local", "path": str(folder)}
     judge = build(
         {**node, "dtype": "float32", "max_tokens": 3, "wording": WORDING, **fields}, Judge, "evaluation.judge"
     )

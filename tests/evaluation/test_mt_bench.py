@@ -11,11 +11,11 @@ from judge_server import JudgeServer, Reply
 from question_set_run import configured, record_of, write_lines
 
 from kto_bench.component import ConfigError, build
-from kto_bench.evaluation.answers import Answer
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.grading import NAMES, GradingWording, grade_of
-from kto_bench.evaluation.mt_bench import MTBenchPrompts
-from kto_bench.evaluation.wording import Wording
+from kto_bench.evaluation.judges.answers import Answer
+from kto_bench.evaluation.judges.wording import Wording
+from kto_bench.evaluation.question_sets.grading import NAMES, GradingWording, grade_of
+from kto_bench.evaluation.question_sets.mt_bench import MTBenchPrompts
 from kto_bench.feedback.types import Feedback
 from kto_bench.lines import read_lines
 from kto_bench.run import describe, execute
@@ -89,7 +89,7 @@ def test_the_prompts_are_mt_benchs_where_their_file_is_given(tmp_path):
     with pytest.raises(ConfigError, match=r"evaluation.judge.wording.path: .*other.jsonl is not MT-Bench's"):
         build(
             {
-                "_target_": "kto_bench.evaluation.grading.GradingWording",
+                "_target_": "kto_bench.evaluation.question_sets.grading.GradingWording",
                 "path": write_lines(tmp_path / "other.jsonl", [template("single-v1")]),
             },
             Wording,

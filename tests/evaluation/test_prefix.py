@@ -7,7 +7,7 @@ from small_run import MakeConfig
 from tiny_checkpoints import build_tokenizer
 
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.prefix import PREFIXES, check_prefixes, first_prompts, save_prefixes
+from kto_bench.evaluation.generation.prefix import PREFIXES, check_prefixes, first_prompts, save_prefixes
 from kto_bench.feedback.tokenising import tokenise
 from kto_bench.feedback.tokens import Encoder
 from kto_bench.feedback.types import Binary, Feedback, write_rows

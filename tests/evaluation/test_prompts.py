@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.prompts import HeldOutFeedback
+from kto_bench.evaluation.generation.prompts import HeldOutFeedback
 from kto_bench.feedback.types import Binary, Demonstration, Feedback, Paired
 from kto_bench.sandbox.prompts import SandboxPrompts
 

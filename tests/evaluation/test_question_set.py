@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kto_bench.component import ConfigError
-from kto_bench.evaluation.prompts import EvaluationPrompt
-from kto_bench.evaluation.question_set import estimate, mean_over_prompts, unique
+from kto_bench.evaluation.generation.prompts import EvaluationPrompt
+from kto_bench.evaluation.question_sets.question_set import estimate, mean_over_prompts, unique
 
 
 def test_an_estimate_has_the_spread_of_its_replicates():

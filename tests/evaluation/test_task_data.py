@@ -13,8 +13,8 @@ from datasets import Dataset, DatasetDict
 from tiny_checkpoints import build_model, build_tokenizer
 
 from kto_bench.component import ConfigError
-from kto_bench.evaluation.benchmarks import Benchmarks
-from kto_bench.evaluation.task_data import LocalSet, find, read_rows
+from kto_bench.evaluation.benchmarks.suite import Benchmarks
+from kto_bench.evaluation.benchmarks.task_data import LocalSet, find, read_rows
 
 ROWS = [{"question": f"q{i}", "answer": i} for i in range(3)]
 
@@ -248,8 +248,8 @@ def test_the_real_sets_run_under_lm_eval_s_own_definitions(shared: Callable[[str
 
 def test_humaneval_s_own_solutions_pass_and_others_do_not(shared: Callable[[str], Path]) -> None:
     """The whole way of one task: lm-eval's filter and metric over the published file, with our execution."""
+    from kto_bench.evaluation.benchmarks.task_loading import load
     from kto_bench.evaluation.quiet import quiet
-    from kto_bench.evaluation.task_loading import load
 
     root = shared("benchmarks")
     benchmarks = Benchmarks(tasks=("humaneval",))

@@ -18,9 +18,9 @@ from small_run import MakeConfig
 from tiny import tiny_tokenizer
 
 from kto_bench.component import ConfigError
-from kto_bench.evaluation.backends import backend_for
-from kto_bench.evaluation.generation import Generation, generate
-from kto_bench.evaluation.prompts import EvaluationPrompt
+from kto_bench.evaluation.generation.backends import backend_for
+from kto_bench.evaluation.generation.generate import Generation, generate
+from kto_bench.evaluation.generation.prompts import EvaluationPrompt
 from kto_bench.feedback.tokens import Encoder
 from kto_bench.models import load_policy
 from kto_bench.run import describe
@@ -72,7 +72,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> type[LLM]:
     engine = type("LLM", (LLM,), {"made": [], "asked": []})
     module.__dict__.update(LLM=engine, SamplingParams=SamplingParams, __spec__=ModuleSpec("vllm", None))
     monkeypatch.setitem(sys.modules, "vllm", module)
-    monkeypatch.delitem(sys.modules, "kto_bench.evaluation.vllm_backend", raising=False)
+    monkeypatch.delitem(sys.modules, "kto_bench.evaluation.generation.vllm_backend", raising=False)
     return engine
 
 

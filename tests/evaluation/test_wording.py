@@ -4,8 +4,8 @@ import pytest
 from places import ROOT
 
 from kto_bench.component import ConfigError, build
-from kto_bench.evaluation.answers import Answer
-from kto_bench.evaluation.wording import Wording
+from kto_bench.evaluation.judges.answers import Answer
+from kto_bench.evaluation.judges.wording import Wording
 
 PLAIN = "Q {instruction} A {output_1} B {output_2}"
 CHAT = """<|im_start|>system
@@ -35,7 +35,7 @@ def test_texts_enter_as_they_are_and_only_once() -> None:
     ],
 )
 def test_bad_templates_are_refused(template: str) -> None:
-    node = {"_target_": "kto_bench.evaluation.wording.Wording", "prompt_template": template}
+    node = {"_target_": "kto_bench.evaluation.judges.wording.Wording", "prompt_template": template}
     with pytest.raises(ConfigError, match=r"wording.prompt_template"):
         build(node, Wording, "evaluation.judge.wording")
 

@@ -12,8 +12,8 @@ from small_run import MakeConfig
 
 from kto_bench.component import ConfigError
 from kto_bench.config import EvaluationConfig
-from kto_bench.evaluation.benchmarks import Benchmarks
-from kto_bench.evaluation.prompts import EvaluationPrompt, PromptSource
+from kto_bench.evaluation.benchmarks.suite import Benchmarks
+from kto_bench.evaluation.generation.prompts import EvaluationPrompt, PromptSource
 from kto_bench.evaluation_texts import EvaluationTexts, evaluation_texts
 from kto_bench.feedback.decontamination import Overlaps, decontaminated
 from kto_bench.feedback.sources.gsm8k_solutions import GSM8KSolutions

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from places import ROOT
 
 from kto_bench.component import build
-from kto_bench.evaluation.prompts import PromptSource
+from kto_bench.evaluation.generation.prompts import PromptSource
 from kto_bench.feedback.types import Feedback, FeedbackSource
 from kto_bench.sandbox.annotator import Annotator
 from kto_bench.sandbox.feedback import SandboxFeedback

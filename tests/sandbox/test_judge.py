@@ -2,8 +2,8 @@ import pytest
 
 from kto_bench.component import build
 from kto_bench.evaluation.errors import EvaluationError
-from kto_bench.evaluation.head_to_head import judge as compare
-from kto_bench.evaluation.judges import Judge, quote
+from kto_bench.evaluation.judges.head_to_head import judge as compare
+from kto_bench.evaluation.judges.judge import Judge, quote
 from kto_bench.feedback.types import Feedback
 from kto_bench.sandbox.judge import GoldUtilityJudge
 from kto_bench.sandbox.prompts import SandboxPrompts

@@ -240,7 +240,7 @@ def test_a_checkpoint_trained_with_control_tokens_asks_for_the_desirable(make: M
     assert Encoder(tokenizer, 64, 8).prompt([{"role": "user", "content": "w1"}])[-1] == good
     rows_ = model.get_input_embeddings().weight
     assert not torch.allclose(rows_[good], rows_[bad])
-    generated = (store.fetch(stages.generate).folder / "completions.jsonl").read_text()
+    generated = (store.fetch(stages.evaluation.generate).folder / "completions.jsonl").read_text()
     assert "<|good|>" not in generated
     assert rows(folder / "metrics.jsonl")[-1]["loss"] < rows(folder / "metrics.jsonl")[0]["loss"]
 

@@ -1,0 +1,1 @@
+"""Who says which completion is better, and how judges are asked."""

@@ -1,0 +1,1 @@
+"""Published sets of questions, judged and counted as their authors do."""
