@@ -72,7 +72,11 @@ def run(folder: Path, *arguments: str) -> tuple[int, str]:
 
 
 def statuses(folder: Path, sweep: str = "faults") -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted((folder / "results" / sweep).glob("*/status.json"))]
+    found = []
+    for path in sorted((folder / "results" / sweep).glob("*/status.json")):
+        with suppress(FileNotFoundError):  # a run that begins again removes what is there
+            found.append(json.loads(path.read_text()))
+    return found
 
 
 def contents(folder: Path) -> dict[str, bytes]:
