@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from kto_bench import result_rows
 from kto_bench.lines import read_lines
 from kto_bench.training.config import RESOURCES
 
@@ -139,7 +140,7 @@ class Sweep:
                 "state": record.state,
                 "reason": record.status.get("reason") or "",
                 "traceback": record.status.get("traceback") or "",
-                "wall_seconds": _wall_seconds(record.json("timing.json")),
+                "wall_seconds": result_rows.wall_seconds(record.json("timing.json")),
                 "started": record.status.get("started"),
                 "finished": record.status.get("finished"),
                 "host": record.status.get("host"),
@@ -156,12 +157,14 @@ class Sweep:
         ``preference`` is 1, 0.5 or 0 for a win, tie or loss against the prompt's reference completion; NaN where the
         prompt was not judged.
         """
-        return self._table(_outcomes, ["prompt_id", "tokens", "ended", "preference"])
+        return self._table(result_rows.outcomes, ["prompt_id", "tokens", "ended", "preference"])
 
     @cached_property
     def completions(self) -> pd.DataFrame:
         """One row per run and prompt: prompt_id, prompt (the text of its messages), completion, reference, tokens."""
-        return self._table(_completions, ["prompt_id", "prompt", "completion", "reference", "tokens", "ended"])
+        return self._table(
+            result_rows.completions, ["prompt_id", "prompt", "completion", "reference", "tokens", "ended"]
+        )
 
     @cached_property
     def benchmarks(self) -> pd.DataFrame:
@@ -173,7 +176,7 @@ class Sweep:
         """One row per run, step at which it was evaluated (the last included) and prompt: step, completions (seen in
         training so far), prompt_id, tokens, ended, kl (in nats from the start), preference and the judge's scores."""
         columns = ["step", "completions", "prompt_id", "tokens", "ended", "kl", "preference"]
-        return self._table(_over_training, columns)
+        return self._table(result_rows.over_training, columns)
 
     @cached_property
     def benchmarks_over_training(self) -> pd.DataFrame:
@@ -184,7 +187,7 @@ class Sweep:
     @cached_property
     def backends(self) -> pd.DataFrame:
         """One row per run that has completions: ``backend``, what generated them."""
-        return self._table(_backend, ["backend"])
+        return self._table(result_rows.backend, ["backend"])
 
     @cached_property
     def guards(self) -> pd.DataFrame:
@@ -194,24 +197,26 @@ class Sweep:
         consistent (the share of prompts with one verdict in both orders), noise (the standard error of the win rate
         that the judge's noise alone makes) and dollars (what judging cost).
         """
-        return self._table(_guards, ["judge", "judged", "n", "mean_tokens", "share_capped", "share_empty"])
+        return self._table(result_rows.guards, ["judge", "judged", "n", "mean_tokens", "share_capped", "share_empty"])
 
     @cached_property
     def question_sets(self) -> pd.DataFrame:
         """One row per run and statistic of a published set of questions: set, name, value, standard_error, low, high,
         scale (what a table multiplies by), published (rows of its leaderboard) and notes (why ours differ)."""
-        return self._table(_question_sets, ["set", "name", "value", "standard_error", "low", "high", "scale"])
+        return self._table(
+            result_rows.question_sets, ["set", "name", "value", "standard_error", "low", "high", "scale"]
+        )
 
     @cached_property
     def budgets(self) -> pd.DataFrame:
         """One row per run: updates, completions, tokens and flops that its alignment used, and ``matched``, what all
         runs of its sweep were given alike ("tokens: 100000", or "" where nothing was)."""
-        return self._table(_budgets, ["updates", "completions", "tokens", "flops", "matched"])
+        return self._table(result_rows.budgets, ["updates", "completions", "tokens", "flops", "matched"])
 
     @cached_property
     def warnings(self) -> pd.DataFrame:
         """One row per run and sentence of warning: what was unwise about its data or went wrong in its training."""
-        return self._table(_warnings, ["warning"], states=None)
+        return self._table(result_rows.warnings, ["warning"], states=None)
 
     @cached_property
     def training(self) -> pd.DataFrame:
@@ -219,7 +224,7 @@ class Sweep:
 
         The value of the loss is in ``training_loss``, because ``loss`` is the label.
         """
-        return self._table(_training, ["step", "training_loss"], states=None)
+        return self._table(result_rows.training, ["step", "training_loss"], states=None)
 
     def _table(
         self,
@@ -391,87 +396,3 @@ def _read_object(path: Path) -> tuple[dict[str, Any], str | None]:
     except ValueError:
         return {}, f"{path.name} is not whole"
     return (value, None) if isinstance(value, dict) else ({}, f"{path.name} is not a JSON object")
-
-
-def _wall_seconds(timing: dict[str, Any]) -> float:
-    stages = timing.get("stages", {}).values()
-    return float(sum(stage["wall_seconds"] for stage in stages if not stage.get("cached"))) if stages else float("nan")
-
-
-def _completions(record: Record) -> list[dict[str, Any]]:
-    rows = record.lines("completions.jsonl")
-    return [{**row, "prompt": "\n".join(turn["content"] for turn in row["prompt"])} for row in rows]
-
-
-def _training(record: Record) -> list[dict[str, Any]]:
-    return [
-        {"training_loss" if key == "loss" else key: value for key, value in row.items()}
-        for row in record.lines("metrics.jsonl")
-    ]
-
-
-def _warnings(record: Record) -> list[dict[str, Any]]:
-    return [{"warning": str(warning)} for warning in record.json("data.json").get("warnings") or []]
-
-
-def _budgets(record: Record) -> list[dict[str, Any]]:
-    used = record.json("data.json").get("used")
-    given = record.json("config.json").get("budget") or {}
-    matched = [f"{unit}: {amount}" for unit, amount in given.items() if amount is not None]
-    return [{**used, "matched": ", ".join(matched)}] if used else []
-
-
-def _outcomes(record: Record) -> list[dict[str, Any]]:
-    judgements = {row["prompt_id"]: row for row in record.lines("judgements.jsonl")}
-    rows = []
-    for row in record.lines("completions.jsonl"):
-        judgement = judgements.get(row["prompt_id"], {})
-        preference = judgement.get("preference")
-        rows.append(
-            {
-                "prompt_id": row["prompt_id"],
-                "tokens": row["tokens"],
-                "ended": row["ended"],
-                **({"reference_tokens": row["reference_tokens"]} if "reference_tokens" in row else {}),
-                "preference": float("nan") if preference is None else float(preference),
-                **(judgement.get("scores") or {}),
-            }
-        )
-    return rows
-
-
-def _question_sets(record: Record) -> list[dict[str, Any]]:
-    recorded = record.json("scores.json").get("statistics") or {}
-    about = {"set": recorded.get("set"), "scale": recorded.get("scale", 1)}
-    about |= {"published": recorded.get("published") or [], "notes": recorded.get("notes") or []}
-    return [{**about, "name": name, **value} for name, value in (recorded.get("values") or {}).items()]
-
-
-def _over_training(record: Record) -> list[dict[str, Any]]:
-    rows = record.lines("over_training.jsonl")
-    scores = [row.pop("scores", None) or {} for row in rows]
-    return [{**row, **more} for row, more in zip(rows, scores, strict=True)]
-
-
-def _backend(record: Record) -> list[dict[str, Any]]:
-    if not record.json("scores.json").get("guards"):
-        return []
-    generation = (record.json("config.json").get("evaluation") or {}).get("generation") or {}
-    return [{"backend": generation.get("backend", "transformers")}]
-
-
-def _guards(record: Record) -> list[dict[str, Any]]:
-    scores = record.json("scores.json")
-    head_to_head = scores.get("head_to_head") or {}
-    if not scores.get("guards"):
-        return []
-    judged = {"judge": head_to_head.get("judge"), "judged": head_to_head.get("n")}
-    position, noise = head_to_head.get("position") or {}, head_to_head.get("noise") or {}
-    account = head_to_head.get("account") or {}
-    known = {
-        "first_preferred": position.get("first_preferred"),
-        "consistent": position.get("consistent"),
-        "noise": noise.get("standard_error"),
-        "dollars": account.get("dollars"),
-    }
-    return [{**judged, **{name: value for name, value in known.items() if value is not None}, **scores["guards"]}]

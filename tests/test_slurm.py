@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import slurm_machine
+from commands import fill
 from slurm_machine import SlurmMachine
-from tiny import tiny_model, tiny_tokenizer
 
 COMMAND = str(Path(sys.executable).parent / "kto-bench")
 RATES = ("1e-3", "2e-3", "3e-3", "4e-3", "5e-3")
@@ -59,10 +59,7 @@ def slurm() -> Iterator[SlurmMachine]:
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """A working folder with a checkpoint, feedback and a loss of its own."""
-    tiny_model().save_pretrained(tmp_path / "checkpoint")
-    tiny_tokenizer().save_pretrained(tmp_path / "checkpoint")
-    rows = [{"prompt": f"w{i}", "chosen": f"w{i + 2} w{i + 3}", "rejected": f"w{i} w{i} w{i}"} for i in range(40)]
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fill(tmp_path)
     (tmp_path / "my_loss.py").write_text(LOSS)
     return tmp_path
 
