@@ -1,7 +1,8 @@
-"""Files of JSON lines: one object a line, as they happen."""
+"""Files of JSON lines: one object a line, as they happen; compressed once they are whole and shared."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,12 +28,21 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a file, split on line feeds only; empty if there is no file.
 
-    A last line that does not parse is what a killed process leaves, and is left out. Raises ValueError naming file and
-    line for any other.
+    Where ``path`` is not there, but has been packed (``pack``), the rows are read from what it was packed into. A last
+    line that does not parse is what a killed process leaves, and is left out. Raises ValueError naming file and line
+    for any other, and naming the file where it cannot be unpacked.
     """
-    if not path.is_file():
+    packed = packed_name(path)
+    if path.is_file():
+        content = path.read_bytes()
+    elif packed.is_file():
+        try:
+            content = gzip.decompress(packed.read_bytes())
+        except (OSError, EOFError) as error:  # what gzip raises of a file that is no archive, or is not whole
+            raise ValueError(f"{packed}: damaged ({error})") from error
+    else:
         return []
-    lines = path.read_bytes().split(b"\n")
+    lines = content.split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -42,3 +52,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
                 if any(later.strip() for later in lines[number:]):
                     raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
     return rows
+
+
+def packed_name(path: Path) -> Path:
+    """What a file is called once it is packed."""
+    return path.with_name(f"{path.name}.gz")
+
+
+def pack(path: Path, into: Path) -> Path:
+    """Write the file, compressed, into the folder ``into``: same content, same bytes, whenever it is done."""
+    packed = packed_name(into / path.name)
+    packed.write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))
+    return packed
