@@ -1,0 +1,62 @@
+"""Does it matter to a loss whether the feedback is rational, if it is equally informative?"""
+
+from __future__ import annotations
+
+from analysis.laboratory import dose
+from analysis.laboratory.arms import PERCEIVED, UTILITY, WIN_RATE, Arm, Arms
+from analysis.laboratory.family import Family
+from analysis.laboratory.question import Question
+from analysis.registry import Drawing
+
+LOSSES = {"dpo": "DPO", "kto": "KTO", "simpo": "SimPO"}
+RATIONAL, HUMAN, NOISY = "rational", "median_human", "loss_neutral_noisy"
+BIASED = {"length_biased": "the length-biased annotator", "sycophantic": "the sycophantic annotator"}
+
+
+def _on(loss: str, annotator: str) -> Arm:
+    return {"loss": loss, "annotator": annotator}
+
+
+def answer(arms: Arms, family: Family) -> Drawing:
+    """Each loss under each annotator against the rational one; and whether that depends on the loss."""
+    for loss, name in LOSSES.items():
+        told = f"{name} on feedback of the median human", f"{name} on equally informative rational feedback"
+        family.compare(UTILITY, _on(loss, HUMAN), _on(loss, RATIONAL), *told)
+    for loss in ("dpo", "simpo"):
+        human, rational = ((_on("kto", who), _on(loss, who)) for who in (HUMAN, RATIONAL))
+        family.interact(UTILITY, human, rational, f"From rational to human feedback, KTO's lead over {LOSSES[loss]}")
+    for biased, called in BIASED.items():
+        for loss, name in LOSSES.items():
+            told = f"{name} on feedback of {called}", f"{name} on rational feedback"
+            family.compare(UTILITY, _on(loss, biased), _on(loss, RATIONAL), *told)
+            family.compare(
+                PERCEIVED, _on(loss, biased), _on("none", biased), f"In the eyes of {called}, {name}", "its start"
+            )
+            family.compare(
+                UTILITY, _on(loss, biased), _on("none", biased), f"{name} on feedback of {called}", "its start"
+            )
+        # The start is the same in both, so this is the gap of KTO's gains to those of DPO.
+        for measure in (UTILITY, PERCEIVED):
+            told = f"KTO on feedback of {called}", "DPO on the same"
+            family.compare(measure, _on("kto", biased), _on("dpo", biased), *told)
+    there = [name for name in (RATIONAL, NOISY, HUMAN, *BIASED) if name in arms.values("annotator")]
+    lines = [dose.Line.of_loss(loss) for loss in ("none", *LOSSES)]
+    names = [name.replace("_", "\n") for name in there]
+    panels = [
+        dose.Panel(arms, measure, "annotator", there, title, "annotator", names)
+        for measure, title in ((UTILITY, "In truth"), (PERCEIVED, "In the annotator's eyes"), (WIN_RATE, "Wins"))
+    ]
+    what = "Each loss by who gave the feedback; all annotators agree with gold utility about equally often."
+    return Drawing(dose.draw(panels, lines, columns=2), dose.caption(what, arms))
+
+
+QUESTION = Question(
+    order=10,
+    title="Does a loss need human irrationality?",
+    sweep="laboratory_annotators",
+    predicted="If losses such as KTO work because they model how people value, their lead should be larger on "
+    "feedback of people with those biases than on equally informative feedback without them. That is a reading of "
+    "Ethayarajh et al. (2024, section 3); their paper does not test it.",
+    factors={"loss": "loss.name", "annotator": "feedback.annotator.name"},
+    answer=answer,
+)

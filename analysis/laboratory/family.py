@@ -1,0 +1,106 @@
+"""The contrasts of one question, adjusted for each other, and the sentences that they become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis import statistics, text
+from analysis.laboratory.arms import Arm, Arms, Contrast, Measure
+
+ALPHA = 0.05
+Words = Callable[[Contrast, bool], str]
+"""The sentence of a contrast, and whether it stands."""
+
+
+class Family:
+    """Collects contrasts and how to speak of them; ``sentences`` and ``table`` are there once all are in."""
+
+    def __init__(self, arms: Arms) -> None:
+        """Of the arms of one experiment."""
+        self._arms = arms
+        self._found: list[tuple[Contrast, Words]] = []
+
+    def compare(self, measure: Measure, first: Arm, second: Arm, subject: str, other: str) -> None:
+        """``first`` minus ``second``, called ``subject`` and ``other`` in the sentence."""
+        contrast = self._arms.contrast(f"{subject} − {other}", measure, [first], [second])
+
+        def words(one: Contrast, stands: bool) -> str:
+            if stands:
+                higher = "higher" if one.value > 0 else "lower"
+                return f"{subject} has {higher} {measure.noun} than {other}: {_evidence(one)}."
+            return f"{subject} and {other} cannot be told apart in {measure.noun}: {_evidence(one)}. {_detectable(one)}"
+
+        self._found.append((contrast, words))
+
+    def interact(
+        self,
+        measure: Measure,
+        first: tuple[Arm, Arm],
+        second: tuple[Arm, Arm],
+        what: str,
+        grows: str = "grows",
+        shrinks: str = "shrinks",
+    ) -> None:
+        """(a - b) - (c - d) of the pairs ``first`` = (a, b) and ``second`` = (c, d): whether a difference changes.
+
+        ``what`` names the difference; ``grows`` and ``shrinks`` complete the sentence for either sign.
+        """
+        contrast = self._arms.contrast(what, measure, [first[0], second[1]], [first[1], second[0]])
+
+        def words(one: Contrast, stands: bool) -> str:
+            if stands:
+                return f"{what} {grows if one.value > 0 else shrinks}: by {_evidence(one)} in {measure.noun}."
+            return (
+                f"{what}: whether it {grows} or {shrinks} cannot be told from {measure.noun}: {_evidence(one)}. "
+                f"{_detectable(one)}"
+            )
+
+        self._found.append((contrast, words))
+
+    @property
+    def contrasts(self) -> list[Contrast]:
+        """All of them, with the p-values of Holm's method."""
+        adjusted = statistics.holm([contrast.p_value for contrast, _ in self._found])
+        return [replace(one, p_holm=float(p)) for (one, _), p in zip(self._found, adjusted, strict=True)]
+
+    @property
+    def sentences(self) -> list[str]:
+        """One per contrast, in the order in which they came."""
+        words = (speak for _, speak in self._found)
+        return [speak(one, one.p_holm < ALPHA) for one, speak in zip(self.contrasts, words, strict=True)]
+
+    @property
+    def standing(self) -> int:
+        """How many differ from 0."""
+        return sum(one.p_holm < ALPHA for one in self.contrasts)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All contrasts for display: every cell is text."""
+        rows = [
+            {
+                "contrast": one.label,
+                "measure": one.measure.noun,
+                "difference": one.measure.shown(one.value, sign=True),
+                "95% interval": one.measure.interval(one.low, one.high),
+                "p (Holm)": text.p_value(one.p_holm),
+                "detectable": one.measure.shown(one.detectable),
+                "seeds × prompts": f"{one.seeds} × {one.prompts}",
+            }
+            for one in self.contrasts
+        ]
+        return pd.DataFrame(rows)
+
+
+def _evidence(one: Contrast) -> str:
+    p = text.p_value(one.p_holm)
+    interval = one.measure.interval(one.low, one.high)
+    said = p if p.startswith("<") else f"= {p}"
+    return f"{one.measure.shown(one.value, sign=True)} (95% interval {interval}, p {said})"
+
+
+def _detectable(one: Contrast) -> str:
+    return f"A true difference of {one.measure.shown(one.detectable)} would be found by 4 of 5 such studies."

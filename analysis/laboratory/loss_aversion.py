@@ -1,0 +1,63 @@
+"""Should the weights of the loss match the loss aversion of the annotator?"""
+
+from __future__ import annotations
+
+from analysis.laboratory import dose
+from analysis.laboratory.arms import TOKENS, UTILITY, WIN_RATE, Arms
+from analysis.laboratory.family import Family
+from analysis.laboratory.question import Question
+from analysis.registry import Drawing
+
+LOOKS = (("#56B4E9", "o", "-"), ("#D55E00", "s", "--"), ("#332288", "D", ":"))
+
+
+def answer(arms: Arms, family: Family) -> Drawing:
+    """Matching against equal weights for every annotator, and whether what a weight does depends on the annotator."""
+    aversions, weights = arms.values("aversion"), arms.values("weight")
+    averse, highest = [one for one in aversions if one != 1], weights[-1]
+    for one in averse:
+        told = f"For an annotator whose losses weigh {one:g} times, KTO with the matching weight", "with equal weights"
+        family.compare(UTILITY, {"aversion": one, "weight": one}, {"aversion": one, "weight": 1.0}, *told)
+    for weight in (one for one in weights if one != 1):
+        told = f"Over all annotators, KTO with undesirable_weight {weight:.2g}", "with 1"
+        family.compare(UTILITY, {"weight": weight}, {"weight": 1.0}, *told)
+    for one in averse:
+        told = f"Over all weights, KTO on thumbs of an annotator with lambda {one:g}", "on those of one with lambda 1"
+        family.compare(UTILITY, {"aversion": one}, {"aversion": 1.0}, *told)
+        effects = [
+            ({"aversion": aversion, "weight": highest}, {"aversion": aversion, "weight": 1.0})
+            for aversion in (one, 1.0)
+        ]
+        family.interact(
+            UTILITY,
+            effects[0],
+            effects[1],
+            f"What the weight {highest:g} adds, from an annotator of lambda 1 to {one:g},",
+        )
+    lines = [
+        dose.Line({"aversion": value}, f"annotator's loss aversion {value:g}", *look)
+        for value, look in zip(aversions, LOOKS, strict=False)
+    ]
+    names = [f"{weight:.2g}" for weight in weights]
+    panels = [
+        dose.Panel(arms, measure, "weight", weights, "", "undesirable_weight of the loss", names)
+        for measure in (UTILITY, WIN_RATE, TOKENS)
+    ]
+    what = (
+        "KTO on thumbs, by the weight of undesirable examples in the loss (desirable_weight is 1) and the annotator's "
+        "own loss aversion."
+    )
+    return Drawing(dose.draw(panels, lines), dose.caption(what, arms))
+
+
+QUESTION = Question(
+    order=20,
+    title="Should the weights match the annotator's loss aversion?",
+    sweep="laboratory_loss_aversion",
+    predicted="KTO's weights stand where Kahneman and Tversky have loss aversion, so one might set "
+    "undesirable_weight to the annotator's own, 2.25 for the median human. The paper advises the opposite: equal "
+    "weights, or up to 1.5 times in favour of the desirable side, since benchmarks reward gains (Ethayarajh et al. "
+    "2024, section 4.2).",
+    factors={"aversion": "feedback.annotator.loss_aversion", "weight": "loss.undesirable_weight"},
+    answer=answer,
+)

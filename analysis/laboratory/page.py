@@ -1,0 +1,91 @@
+"""docs/findings.md: every question with its prediction, what was found, a figure and all contrasts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import style
+from analysis.laboratory.arms import Arms
+from analysis.laboratory.family import Family
+from analysis.laboratory.question import Question
+from kto_bench.results import Sweep
+
+OPENING = """\
+# Findings of the laboratory
+
+Do alignment losses work because they model human irrationality? With real annotators that cannot be asked, since nobody
+knows their utility. In the [sandbox](sandbox.md) it is known, and so are the [annotators](annotators.md) with their
+biases. Each question below was a sweep; its records are in `results/reference/`, and this page is made from them:
+
+```console
+python -m analysis.laboratory            # this page and its figures, from the records
+```
+
+No sentence below that holds a number is typed by hand. Differences are paired by seed and prompt; intervals are 95% and
+cover the draw of both; p-values are adjusted (Holm) for all contrasts of a question. *Cannot be told apart* is not
+*equal*: beside it stands the difference that such a study would have found in 4 of 5 cases. Models have 0.05M to 0.15M
+parameters and the world has 430 words: nothing here is known to carry over to large models.
+"""
+
+
+def write(questions: list[tuple[Question, Sweep]], page: Path, figures: Path) -> None:
+    """Write the page, and a PNG for each question into ``figures``, which lies beside or below the page."""
+    parts = [OPENING]
+    for question, sweep in questions:
+        arms = Arms(sweep, question.factors)
+        family = Family(arms)
+        drawing = question.answer(arms, family)
+        with style.settings():
+            png, pdf = style.save(drawing.figure, figures, question.sweep)
+        pdf.unlink()
+        parts.append(_section(question, sweep, family, drawing.caption, png.relative_to(page.parent).as_posix()))
+    page.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _section(question: Question, sweep: Sweep, family: Family, caption: str, image: str) -> str:
+    sentences = "\n".join(f"* {sentence}" for sentence in family.sentences)
+    return f"""\
+## {question.title}
+
+*Expected.* {question.predicted}
+
+*Run.* `kto-bench -m +sweeps={question.sweep.replace("_", "/", 1)}`: {_about(sweep)}
+
+*Found.* {family.standing} of {len(family.contrasts)} contrasts differ from 0 after adjustment.
+
+{sentences}
+
+![{question.title}]({image})
+
+{caption}
+
+<details><summary>All contrasts</summary>
+
+{markdown(family.table)}
+
+</details>
+"""
+
+
+def _about(sweep: Sweep) -> str:
+    """Cells, seeds, hardware, time and commit, from the records."""
+    states = Counter(record.state for record in sweep.records if record.state != "superseded")
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    made = [record.json("environment.json") for record in sweep.records]
+    devices = sorted({str(one["device"]) for one in made if one})
+    commits = sorted({str(one["commit"]).removesuffix("-dirty") for one in made if one})
+    minutes = sweep.runs["wall_seconds"].sum() / 60
+    seeds = sweep.runs["seed"].nunique()
+    return (
+        f"{counts}, {seeds} seeds, {minutes:.0f} minutes of stages on {', '.join(devices)}, commit "
+        f"{', '.join(commits)}."
+    )
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of text."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)

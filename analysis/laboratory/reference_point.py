@@ -1,0 +1,69 @@
+"""What if the annotator's reference point is not the loss's?"""
+
+from __future__ import annotations
+
+from analysis.laboratory import dose
+from analysis.laboratory.arms import TOKENS, UTILITY, WIN_RATE, Arm, Arms
+from analysis.laboratory.family import Family
+from analysis.laboratory.question import Question
+from analysis.registry import Drawing
+
+LOSSES = {"kto": "KTO", "kto_no_reference_point": "KTO without a reference point", "bco": "BCO"}
+USUAL = "the average of all completions"
+CALLED = {
+    "prompt_average": "the prompt's average",
+    "last_seen": "the completion seen last",
+    "policy_average": USUAL,
+}
+
+
+def answer(arms: Arms, family: Family) -> Drawing:
+    """Every reference point against the average of all completions."""
+    fixed = sorted(arms.select({"point": "status_quo"})["status_quo"].unique())
+
+    def status_quo(value: float) -> str:
+        return f"a status quo of {value:g}"
+
+    arms.derive(
+        "reference", lambda row: status_quo(row["status_quo"]) if row["point"] == "status_quo" else CALLED[row["point"]]
+    )
+
+    def at(loss: str, reference: str) -> Arm:
+        return {"loss": loss, "reference": reference}
+
+    others = [*map(status_quo, fixed), CALLED["prompt_average"], CALLED["last_seen"]]
+    for loss, name in LOSSES.items():
+        for other in others:
+            told = f"{name} on thumbs given from {other}", f"from {USUAL}"
+            family.compare(UTILITY, at(loss, other), at(loss, USUAL), *told)
+    for other in map(status_quo, (fixed[0], fixed[-1])):
+        for loss in (one for one in LOSSES if one != "kto"):
+            theirs, usual = ((at("kto", reference), at(loss, reference)) for reference in (other, USUAL))
+            family.interact(UTILITY, theirs, usual, f"From {USUAL} to {other}, the lead of KTO over {LOSSES[loss]}")
+    there = [*map(status_quo, fixed), *CALLED.values()]
+    names = [
+        one.removeprefix("a ").removeprefix("the ").replace(" of ", "\nof ").replace("seen", "\nseen") for one in there
+    ]
+    panels = [
+        dose.Panel(arms, measure, "reference", there, "", "the annotator's reference point", names)
+        for measure in (UTILITY, WIN_RATE, TOKENS)
+    ]
+    lines = [dose.Line.of_loss(loss) for loss in LOSSES]
+    what = "Losses of binary feedback, by the reference point of the annotator who gave the thumbs."
+    return Drawing(dose.draw(panels, lines, columns=1), dose.caption(what, arms))
+
+
+QUESTION = Question(
+    order=80,
+    title="What if the annotator's reference point is another?",
+    sweep="laboratory_reference_point",
+    predicted="KTO's reference point is the policy's average reward. From another one the thumbs are mostly down, "
+    "or mostly up; BCO's authors blame KTO's reference point for where it trails (Jung et al. 2024, arXiv "
+    "2404.04656).",
+    factors={
+        "loss": "loss.name",
+        "point": "feedback.annotator.reference_point",
+        "status_quo": "feedback.annotator.status_quo",
+    },
+    answer=answer,
+)
