@@ -10,10 +10,20 @@ from analysis.statistics.crossed import Crossed, Matrix, critical_width, crossed
 from analysis.statistics.difference import Difference
 from analysis.statistics.family import holm
 from analysis.statistics.means import Estimate, bounded_interval, estimate, mean_difference, paired_difference
+from analysis.statistics.power import (
+    Components,
+    minimum_detectable_effect,
+    minimum_detectable_rate_difference,
+    needed_prompts,
+    needed_seeds,
+    power_of,
+    variance_components,
+)
 from analysis.statistics.proportions import fisher_exact, two_proportions, wilson
 
 __all__ = [
     "BestOfTrials",
+    "Components",
     "Crossed",
     "Difference",
     "Estimate",
@@ -27,7 +37,13 @@ __all__ = [
     "fisher_exact",
     "holm",
     "mean_difference",
+    "minimum_detectable_effect",
+    "minimum_detectable_rate_difference",
+    "needed_prompts",
+    "needed_seeds",
     "paired_difference",
+    "power_of",
     "two_proportions",
+    "variance_components",
     "wilson",
 ]

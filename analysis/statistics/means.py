@@ -46,7 +46,7 @@ def estimate(outcomes: Matrix, bounded: bool = False, confidence: float = 0.95) 
 def bounded_interval(outcomes: Matrix, confidence: float = 0.95) -> tuple[Matrix, Matrix]:
     """Lower and upper ends, each (studies,), for outcomes within [0, 1] of shape (studies, seeds, prompts)."""
     observed = np.asarray(outcomes)[~np.isnan(outcomes)]
-    if observed.size and not (0 <= observed.min() and observed.max() <= 1):
+    if observed.size and not (observed.min() >= 0 and observed.max() <= 1):
         raise ValueError(
             f"bounded outcomes lie within [0, 1], got values from {observed.min():g} to {observed.max():g}; "
             "use bounded=False for others"

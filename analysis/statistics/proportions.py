@@ -71,8 +71,8 @@ def two_proportions(first: float, n_first: int, second: float, n_second: int, co
 def fisher_exact(first: int, n_first: int, second: int, n_second: int) -> float:
     """Two-sided p-value of Fisher's exact test (1934) that two independent rates are equal.
 
-    Captures what ``two_proportions`` does. It never rejects too often, and with few trials too rarely. Counts are whole:
-    ties have no place in it.
+    Captures what ``two_proportions`` does. It never rejects too often, and with few trials too rarely. Counts are
+    whole: ties have no place in it.
     """
     counts = (first, n_first - first, second, n_second - second)
     if any(count < 0 or count != int(count) for count in counts) or not (n_first and n_second):
