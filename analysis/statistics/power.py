@@ -84,7 +84,8 @@ def needed_prompts(
     components = variance_components(differences)
     seeds, _ = _sizes(differences, seeds, None)
     alpha = _alpha(power, confidence, comparisons)
-    return _fewest(lambda n: _detectable(components, seeds, n, power, alpha), _positive(effect), 2)
+    unit, effect = _planned(components, seeds), _positive(effect)
+    return _fewest(lambda n: power_of(unit, effect, seeds, n, alpha) >= power, 2)
 
 
 def needed_seeds(
@@ -101,7 +102,8 @@ def needed_seeds(
     components = variance_components(differences)
     _, prompts = _sizes(differences, 2, prompts)
     alpha = _alpha(power, confidence, comparisons)
-    return _fewest(lambda n: _detectable(components, n, prompts, power, alpha), _positive(effect), 2)
+    unit, effect = _planned(components, 2), _positive(effect)
+    return _fewest(lambda n: power_of(unit, effect, n, prompts, alpha) >= power, 2)
 
 
 def minimum_detectable_rate_difference(
@@ -152,14 +154,21 @@ def power_of(components: Components, effect: float, seeds: int, prompts: int, al
     return float(beyond @ weights)
 
 
-def _detectable(components: Components, seeds: int, prompts: int, power: float, alpha: float) -> float:
-    if seeds > 1 and np.isnan(components.seed):
+def _planned(components: Components, seeds: int) -> Components:
+    """What moves a study with so many seeds: one with a single seed speaks of that seed only."""
+    if seeds == 1:
+        return Components(0.0, 0.0, components.prompt + components.answer)
+    if np.isnan(components.seed):
         raise ValueError(
             f"the variance of seeds cannot be known from one seed, so nothing can be planned for seeds={seeds}; pass "
             "differences of two or more seeds, or seeds=1"
         )
-    unit = components if seeds > 1 else Components(0.0, 0.0, components.prompt + components.answer)
-    scale = np.sqrt(np.nan_to_num(unit.seed) / seeds + unit.prompt / prompts + unit.answer / (seeds * prompts))
+    return components
+
+
+def _detectable(components: Components, seeds: int, prompts: int, power: float, alpha: float) -> float:
+    unit = _planned(components, seeds)
+    scale = np.sqrt(unit.seed / seeds + unit.prompt / prompts + unit.answer / (seeds * prompts))
     if scale == 0:
         return 0.0
     high = scale
@@ -170,16 +179,17 @@ def _detectable(components: Components, seeds: int, prompts: int, power: float, 
     )
 
 
-def _fewest(detectable: Callable[[int], float], effect: float, least: int) -> int | None:
+def _fewest(enough: Callable[[int], bool], least: int) -> int | None:
+    """The smallest n from ``least`` to MOST that is enough."""
     high = least
-    while detectable(high) > effect:
+    while not enough(high):
         high *= 4
         if high > MOST:
             return None
     low = least - 1 if high == least else high // 4
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if detectable(middle) <= effect else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 
