@@ -55,7 +55,7 @@ def estimates(table: pd.DataFrame, value: str, unit: str = "prompt_id", bounded:
     rows = []
     for cell, group in cells(table.dropna(subset=[value])):
         outcomes = matrix(group, value, unit)
-        result = statistics.estimate(outcomes.to_numpy(), stream(value, *cell), bounded=bounded)
+        result = statistics.estimate(outcomes.to_numpy(), bounded=bounded)
         numbers = asdict(result) | {"interval": result.method}
         by_seed = outcomes.mean(axis=1).tolist()
         rows.append({**numbers, **dict(zip(CELL, cell, strict=True)), "by_seed": by_seed})
@@ -78,8 +78,7 @@ def differences(
             continue
         left, right = matrices[first].align(matrices[second], join="inner")
         if (left.notna() & right.notna()).to_numpy().any():
-            rng = stream(value, *first, *second)
-            result = statistics.paired_difference(left.to_numpy(), right.to_numpy(), rng)
+            result = statistics.paired_difference(left.to_numpy(), right.to_numpy())
             rows.append({"first": first, "second": second, **asdict(result)})
     columns = ["first", "second", "value", "low", "high", "p_value", "seeds", "prompts"]
     frame = pd.DataFrame(rows, columns=columns)
