@@ -41,7 +41,7 @@ class Annotator(Component):
         raise TypeError(f"{type(self).__name__} does not define choose()")
 
     def rate(self, shown: Sequence[Candidates], rng: random.Random) -> list[list[int]]:
-        """A rating for each completion, from 1 (worst) to the annotator's number of levels, in the shape of ``shown``."""
+        """A rating for each completion, from 1 (worst) to the annotator's best, in the shape of ``shown``."""
         raise TypeError(f"{type(self).__name__} does not define rate()")
 
     def scores(self, shown: Sequence[Candidates]) -> list[list[dict[str, float]]]:
