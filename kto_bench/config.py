@@ -272,6 +272,7 @@ def _check(config: Config) -> None:
                 f"train.completions_per_step: {train.completions_per_step} is too small: the reference point of "
                 f"{config.loss_name} is estimated from at least 2 completions of different prompts"
             )
+        config.feedback.check(train, loss)
     _check_role(config)
     prompts = config.evaluation.prompts
     if prompts is not None and prompts.uses_heldout and not config.feedback.holds_out:

@@ -24,7 +24,7 @@ TOKENS = "tokens.jsonl"
 """The token ids behind the completions."""
 Folders = dict[str, Path]
 Describe = Callable[..., Stage]
-"""``Stages._stage``: a stage from its name, settings, inputs and build."""
+"""``Stages.describe``: a stage from its name, settings, inputs and build."""
 
 
 class EvaluationStages:
@@ -85,7 +85,7 @@ class EvaluationStages:
 
             checkpoint = self._checkpoint(inputs)
             check_prefixes(inputs["policy"], load_tokenizer(checkpoint))
-            kind = config.feedback.kind()
+            kind = config.feedback.given.kind()
             heldout = read_rows(inputs["feedback"] / "heldout.jsonl", kind) if prompts.uses_heldout else []
             questions = prompts.part(Feedback(kind, heldout), split)
             encoder = Encoder(load_tokenizer(checkpoint), **limits)

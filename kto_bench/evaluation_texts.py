@@ -21,7 +21,7 @@ def evaluation_texts(config: Config) -> EvaluationTexts | None:
 
     Raises ConfigError where there is nothing to compare it with: the counts would say that it is clean.
     """
-    chosen = config.feedback.decontaminate
+    chosen = config.feedback.given.decontaminate
     if chosen is None:
         return None
     texts = EvaluationTexts(chosen, config.evaluation)

@@ -29,8 +29,10 @@ from kto_bench.machines import machine_rank
 from kto_bench.over_training import collect_over_training
 from kto_bench.preemption import Preempted, Preemption
 from kto_bench.record import Record
+from kto_bench.round_stages import collect_rounds
 from kto_bench.screen import Screen
-from kto_bench.stages import Stages, Watch
+from kto_bench.stages import Stages
+from kto_bench.watch import Watch
 from kto_bench.store import Fetched, Stage, Store, fingerprint_of, locked
 from kto_bench.tracking import WandbMirror
 from kto_bench.training.examples import REPORT
@@ -70,11 +72,10 @@ def plan(config: Config, watch: Watch) -> Plan:
         stages.feedback,  # first, since it is quick and a bad row must not cost a pretrained model
         stages.base,
         # Before anything is trained, since with the tokens comes the data report.
-        *([stages.trained_on, stages.tokens] if stages.align else []),
+        *([stages.trained_on, stages.tokens] if stages.align and not stages.rounds else []),
         *stages.start.inputs.values(),
         stages.start,
-        *(stages.align.inputs.values() if stages.align else []),
-        stages.policy,
+        *stages.alignment,
         *(stage for at_step in stages.over_training for stage in at_step.all),
         *stages.evaluation.all,
     ]
@@ -195,6 +196,8 @@ def _run(config: Config, record: Record, screen: Screen, preemption: Preemption)
 def _data_report(fetched: dict[str, Fetched]) -> dict[str, Any]:
     """What is known of the data so far: the feedback, the part of it that is trained on, and both as tokens."""
     files = {"feedback": "data.json", "subsample": "data.json", "tokens": REPORT, "tokens/demonstrations": REPORT}
+    in_rounds = {"annotate": "data.json", "tokens": REPORT}
+    files |= {name: in_rounds[stage] for name in fetched if (stage := name.partition("/")[0]) in in_rounds}
     return {
         name: json.loads((fetched[name].folder / file).read_text(encoding="utf-8"))
         for name, file in files.items()
@@ -218,6 +221,7 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
     if "align" in folders:
         shutil.copy(folders["align"] / "metrics.jsonl", record.folder / "metrics.jsonl")
         data |= json.loads((folders["align"] / "data.json").read_text(encoding="utf-8"))
+        data |= collect_rounds(folders, data)
     record.write_json("data.json", data)
     scores: dict[str, Any] = {"head_to_head": None, "benchmarks": {}, "guards": None}
     metrics = read_lines(record.folder / "metrics.jsonl") if "align" in folders else []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ import numpy as np
 
 from kto_bench.code import digest_of
 from kto_bench.component import identity_of
-from kto_bench.config import Config, check_at_steps
-from kto_bench.evaluation_stages import EvaluationStages
+from kto_bench.config import Config
+from kto_bench.evaluation_stages import EvaluationStages, step_folder
 from kto_bench.evaluation_texts import evaluation_texts
 from kto_bench.feedback.preparation import prepare
 from kto_bench.feedback.subsampling import IDS, trained_kind, trained_part, write_ids
@@ -28,13 +27,16 @@ from kto_bench.lines import read_lines
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
 from kto_bench.models import DIGESTS, load_policy, load_tokenizer, pad_id_of, parameters_of
-from kto_bench.preemption import Preemption
-from kto_bench.screen import Advance, Remote, Screen
+from kto_bench.round_stages import RoundStages
+from kto_bench.screen import Advance
 from kto_bench.seeds import derive
 from kto_bench.store import Stage, saved_beside
 from kto_bench.training.budget import Costs
 from kto_bench.training.config import TrainConfig
-from kto_bench.training.examples import class_counts, steps_of, tokenise_into, tokenised
+from kto_bench.training.examples import steps_of, tokenise_into, tokenised
+from kto_bench.training.span import Span
+from kto_bench.training_stage import Training
+from kto_bench.watch import Metrics, Watch
 
 VERSIONS = {
     "pretrain": 1,
@@ -43,6 +45,9 @@ VERSIONS = {
     "subsample": 1,
     "tokens": 1,
     "sft": 2,
+    "reward_model": 1,
+    "sample": 1,
+    "annotate": 1,
     "reference": 2,
     "mismatched_reference": 2,
     "align": 3,
@@ -53,21 +58,8 @@ VERSIONS = {
     "benchmark": 1,
 }
 
-STAGES_OF = {"sft": "start", "align": "align"}
-"""The attribute of ``Stages`` under which a training stage is found."""
-
 Folders = dict[str, Path]
-Metrics = Mapping[str, float]
 Build = Callable[[Path, Folders, Advance], None]
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who looks on while stages are built: the screen, and whoever wants the alignment's metrics as they happen."""
-
-    screen: Screen | Remote
-    on_metrics: Callable[[Metrics, Metrics], None]
-    preemption: Preemption
 
 
 class Stages:
@@ -76,6 +68,19 @@ class Stages:
     def __init__(self, config: Config, watch: Watch) -> None:
         """``watch`` is not part of any fingerprint."""
         self._config, self._watch = config, watch
+        self._reported = 0
+
+    def say(self, text: str) -> None:
+        """One line on the screen."""
+        self._watch.screen.say(text)
+
+    def named(self, attribute: str) -> Stage:
+        """The stage of a dotted attribute, such as ``align`` or ``rounds.2.reference``."""
+        found: Any = self
+        for part in attribute.split("."):
+            found = found[int(part)] if part.isdigit() else getattr(found, part)
+        assert isinstance(found, Stage)
+        return found
 
     @cached_property
     def base(self) -> Stage:
@@ -86,12 +91,15 @@ class Stages:
             source.build(folder, seed, advance)
 
         seeded = {"seed": seed} if source.seeded else {}
-        return self._stage(source.stage, {"model": source.identity(), **seeded}, {}, build)
+        return self.describe(source.stage, {"model": source.identity(), **seeded}, {}, build)
 
     @cached_property
     def feedback(self) -> Stage:
-        """The feedback as rows: for training, held out (no prompt in both), and demonstrations for the SFT start."""
-        source = self._config.feedback
+        """The feedback as rows: for training, held out (no prompt in both), and demonstrations for the SFT start.
+
+        Of feedback on policy, those of the source whose prompts are asked.
+        """
+        source = self._config.feedback.given
         texts = evaluation_texts(self._config)
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
@@ -102,7 +110,7 @@ class Stages:
             (folder / "data.json").write_text(json.dumps(prepared.summary, indent=2), encoding="utf-8")
 
         settings = {"feedback": source.identity(), **({"decontaminate": texts.identity()} if texts else {})}
-        return self._stage("feedback", settings, {}, build)
+        return self.describe("feedback", settings, {}, build)
 
     @cached_property
     def trained_on(self) -> Stage:
@@ -118,14 +126,14 @@ class Stages:
             write_ids(folder / IDS, kept, counts.get("label_noise", {}).pop("ids", []))
             (folder / "data.json").write_text(json.dumps(counts, indent=2), encoding="utf-8")
 
-        return self._stage("subsample", source.subsampling, {"feedback": self.feedback}, build)
+        return self.describe("subsample", source.subsampling, {"feedback": self.feedback}, build)
 
     @cached_property
     def tokens(self) -> Stage:
         """What losses see, as token ids."""
         loss, kind = self._config.loss, trained_kind(self._config.feedback)
         controls = None if loss is None else loss.control_tokens
-        return self._tokens(self.trained_on, self._config.train, kind, "train.jsonl", controls)
+        return self.tokens_of(self.trained_on, self._config.train, kind, "train.jsonl", controls)
 
     @cached_property
     def start(self) -> Stage:
@@ -134,48 +142,71 @@ class Stages:
         if train is None:
             return self.base
         rows = "demonstrations.jsonl"
-        tokens = self._tokens(self.feedback, train, "demonstrations", rows, part="demonstrations")
+        tokens = self.tokens_of(self.feedback, train, "demonstrations", rows, part="demonstrations")
         inputs = {"policy": self.base, "feedback": self.feedback, "tokens": tokens}
-        return self._training("sft", SFT(), train, inputs, rows)
+        return self.training("sft", "start", SFT(), train, inputs, rows)
 
     @cached_property
     def reference(self) -> Stage:
         """The reference's log-probabilities of all completions of the feedback: shared by every loss and seed order."""
-        train = self._config.train
-        settings = {**train.token_limits, "precision": train.precision}
-
-        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            data = tokenised(inputs, train)
-            prompts = as_lists(data.prompts).take(data.prompt_of)
-            self._save_reference(folder, inputs["policy"], prompts, data.completions, advance)
-
-        inputs = {"policy": self.start, "tokens": self.tokens}
-        return self._stage("reference", settings, inputs, self._by_workers("reference", train, build), train.nodes)
+        return self.reference_of("reference", self.start, self.tokens)
 
     @cached_property
     def mismatched_reference(self) -> Stage:
         """The same for the mismatched pairs of the schedule, from which the reference point is estimated."""
+        return self.mismatched_reference_of("mismatched_reference", self.start, self.tokens)
+
+    def reference_of(
+        self, attribute: str, policy: Stage, tokens: Stage, part: str = "", step: int | None = None
+    ) -> Stage:
+        """The log-probabilities of all completions in ``tokens`` by the checkpoint that ``policy`` makes.
+
+        With a ``step`` it is the one that ``policy`` kept after that step of its training.
+        """
+        train = self._config.train
+        at_step = {} if step is None else {"step": step}
+        settings = {**train.token_limits, "precision": train.precision, **at_step}
+
+        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            data = tokenised(inputs, train)
+            prompts = as_lists(data.prompts).take(data.prompt_of)
+            self._save_reference(folder, _at(inputs["policy"], step), prompts, data.completions, advance)
+
+        inputs = {"policy": policy, "tokens": tokens}
+        return self.describe("reference", settings, inputs, self._by_workers(attribute, train, build), train.nodes, part)
+
+    def mismatched_reference_of(
+        self,
+        attribute: str,
+        policy: Stage,
+        tokens: Stage,
+        part: str = "",
+        step: int | None = None,
+        span: Span | None = None,
+    ) -> Stage:
+        """As ``reference_of``, of the mismatched pairs of the schedule; of those of ``span`` alone if there is one."""
         train, seed = self._config.train, self._config.seed("data_order")
+        order: dict[str, Any] = {**train.duration, "seed": seed} if span is None else {"span": span.plain}
         settings = {
             **train.token_limits,
             "precision": train.precision,
             "completions_per_step": train.completions_per_step,
-            **train.duration,
-            "seed": seed,
+            **order,
+            **({} if step is None else {"step": step}),
         }
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
             data = tokenised(inputs, train, mismatched=True)
             costs = Costs.of(data, None, parameters_of(inputs["policy"]))
-            steps = steps_of(data, "binary", train, costs, seed, mismatched=True)
-            pairs = np.concatenate([step.mismatched for step in steps])
+            steps = steps_of(data, "binary", train, costs, seed, mismatched=True, span=span)
+            pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *(step.mismatched for step in steps)])
             prompts = as_lists(data.prompts).take(pairs[:, 0])
             completions = as_lists(data.completions).take(pairs[:, 1])
-            self._save_reference(folder, inputs["policy"], prompts, completions, advance)
+            self._save_reference(folder, _at(inputs["policy"], step), prompts, completions, advance)
 
-        inputs = {"policy": self.start, "tokens": self.tokens}
-        by_workers = self._by_workers("mismatched_reference", train, build)
-        return self._stage("mismatched_reference", settings, inputs, by_workers, train.nodes)
+        inputs = {"policy": policy, "tokens": tokens}
+        by_workers = self._by_workers(attribute, train, build)
+        return self.describe("mismatched_reference", settings, inputs, by_workers, train.nodes, part)
 
     @cached_property
     def align(self) -> Stage | None:
@@ -183,13 +214,29 @@ class Stages:
         loss = self._config.loss
         if loss is None:
             return None
+        if self.rounds:
+            return self.rounds[-1].align
         inputs = {"policy": self.start, "feedback": self.trained_on, "tokens": self.tokens}
         # A reference that is synced with the policy is scored as training goes.
         if loss.needs_reference and not loss.sync_every:
             inputs["reference"] = self.reference
             if loss.needs_kl:
                 inputs["mismatched_reference"] = self.mismatched_reference
-        return self._training("align", loss, self._config.train, inputs, "train.jsonl", self._config.at_steps)
+        return self.training("align", "align", loss, self._config.train, inputs, "train.jsonl", self._config.at_steps)
+
+    @cached_property
+    def rounds(self) -> Sequence[RoundStages]:
+        """The rounds of an alignment with feedback on policy; none otherwise."""
+        return RoundStages.of(self._config, self)
+
+    @property
+    def alignment(self) -> list[Stage]:
+        """All that the alignment consists of, in the order in which it is fetched."""
+        if self.align is None:
+            return []
+        if self.rounds:
+            return [stage for one in self.rounds for stage in one.all]
+        return [*self.align.inputs.values(), self.align]
 
     @property
     def policy(self) -> Stage:
@@ -206,15 +253,21 @@ class Stages:
         """The stages that evaluate the policy as it was at some steps of its alignment."""
         if self.align is None:
             return []
-        return [self._evaluation(self.align if step else self.start, step) for step in self._config.at_steps]
+        return [self._evaluation(self._kept_by(step), step) for step in self._config.at_steps]
+
+    def _kept_by(self, step: int) -> Stage:
+        """The stage whose artifact holds the policy after ``step``."""
+        if not step or self.align is None:
+            return self.start
+        return next((one.align for one in self.rounds if step <= one.span.last), self.align)
 
     def _evaluation(self, policy: Stage, step: int | None = None) -> EvaluationStages:
         reference = self.start if self._config.at_steps else None
         return EvaluationStages(
-            self._config, policy, self.feedback, self._stage, step, reference, self._watch.screen.say
+            self._config, policy, self.feedback, self.describe, step, reference, self._watch.screen.say
         )
 
-    def _stage(
+    def describe(
         self,
         name: str,
         settings: Mapping[str, Any],
@@ -223,6 +276,8 @@ class Stages:
         machines: int = 1,
         part: str = "",
     ) -> Stage:
+        """A stage from its name, settings, inputs and ``build(folder, folders of the inputs, advance)``."""
+
         def shown(folder: Path, folders: Folders) -> None:
             with self._watch.screen.stage(stage.label) as advance:
                 build(folder, folders, advance)
@@ -230,7 +285,7 @@ class Stages:
         stage = Stage(name, VERSIONS[name], settings, inputs, shown, machines, part)
         return stage
 
-    def _tokens(
+    def tokens_of(
         self,
         feedback: Stage,
         train: TrainConfig,
@@ -246,20 +301,23 @@ class Stages:
             for line in tokenise_into(folder, inputs, train, kind, rows, controls, advance):
                 self._watch.screen.say(line)
 
-        return self._stage("tokens", settings, {"tokenizer": self.base, "feedback": feedback}, build, part=part)
+        return self.describe("tokens", settings, {"tokenizer": self.base, "feedback": feedback}, build, part=part)
 
-    def _training(
+    def training(
         self,
         name: str,
+        attribute: str,
         loss: Loss,
         train: TrainConfig,
         inputs: Mapping[str, Stage],
         rows: str,
         at_steps: Sequence[int] = (),
+        span: Span | None = None,
+        part: str = "",
     ) -> Stage:
         """Train the policy of ``inputs`` with ``loss`` on the tokens of the feedback's file ``rows``.
 
-        The policies after ``at_steps`` are kept in the artifact, too.
+        The policies after ``at_steps`` are kept in the artifact, too. With a ``span`` it is that part of a training.
         """
         keep = [step for step in at_steps if step]
         order, initialisation = self._config.seed("data_order"), self._config.seed("initialisation")
@@ -269,74 +327,17 @@ class Stages:
             "train": train.identity(),
             "seed": order if order == initialisation else {"data_order": order, "initialisation": initialisation},
             **({"keep": keep} if keep else {}),
+            **({"span": span.plain} if span else {}),
         }
-        on_metrics = self._watch.on_metrics if name == "align" else lambda metrics, timing: None
+        on_metrics = self._report if name == "align" else lambda metrics, timing: None
+        build = Training(loss, train, rows, keep, order, initialisation, on_metrics, self._watch, span)
+        return self.describe(name, settings, inputs, self._by_workers(attribute, train, build), train.nodes, part)
 
-        def build(folder: Path, inputs: Folders, advance: Advance) -> None:
-            from kto_bench.evaluation.generation.prefix import first_prompts, save_prefixes
-            from kto_bench.training import controls
-            from kto_bench.training.carried import MEANS, SYNCED, Cached
-            from kto_bench.training.kept import KeptPolicies
-            from kto_bench.training.loop import Safety, Trainer, TrainingDivergedError
-            from kto_bench.training.policy import TrainablePolicy
-            from kto_bench.training.processes import Processes
-            from kto_bench.training.reference import ReferenceLogProbs
-            from kto_bench.training.saves import Saves
-
-            tokenizer = load_tokenizer(inputs["policy"])
-            tokens, prepare = loss.control_tokens, None
-            if tokens is not None:
-                controls.add_to_tokenizer(tokenizer, tokens)
-                new = derive(initialisation, "control tokens")
-                prepare = partial(controls.add_to_model, tokenizer=tokenizer, controls=tokens, seed=new)
-            data = tokenised(inputs, train, mismatched=loss.needs_kl)
-            prompts = first_prompts(inputs["feedback"] / rows, data, train.max_prompt_tokens)
-            if tokens is not None:
-                data = controls.conditioned(data, tokenizer, tokens)
-            costs = Costs.of(data, loss, parameters_of(inputs["policy"]))
-            steps = steps_of(data, loss.feedback, train, costs, order, mismatched=loss.needs_kl)
-            check_at_steps(at_steps, len(steps))
-            cached = Cached(*[
-                ReferenceLogProbs.load(inputs[name]) if name in inputs else None
-                for name in ("reference", "mismatched_reference")
-            ])  # fmt: skip
-            policy = TrainablePolicy(inputs["policy"], train, derive(initialisation, "adapter"), prepare)
-            pad_id, head_seed = pad_id_of(tokenizer), derive(initialisation, "value head")
-            trainer = Trainer(policy.model, pad_id, data, loss, train, cached, head_seed)
-            kept = KeptPolicies(
-                saved_beside(folder), keep, lambda into: policy.save_copy(into, trainer.module, tokenizer)
-            )
-
-            def on_step(metrics: Metrics, timing: Metrics) -> None:
-                advance(metrics["step"], len(steps), _note(metrics, timing))
-                on_metrics(metrics, timing)
-
-            say, preemption = self._watch.screen.say, self._watch.preemption
-            warned = loss.data_warnings(*class_counts(data, loss.feedback))
-            for warning in warned:
-                say(f"warning: {warning}")
-            # SIGTERM stops the training between steps; once it is over, the policy is still saved.
-            with preemption.deferred(raises=False):
-                try:
-                    safety = Safety(Saves(saved_beside(folder), say), preemption, say)
-                    trainer.run(steps, folder, on_step, safety, kept)
-                except TrainingDivergedError as error:
-                    for warning in warned + loss.training_warnings(read_lines(folder / "metrics.jsonl")):
-                        error.add_note(f"warning: {warning}")  # goes into the record with the traceback
-                    raise
-                policy.save(folder, trainer.module, tokenizer)
-                if Processes().first:
-                    kept.put_into(folder)
-                    save_prefixes(folder, prompts, data)
-                    for warning in loss.training_warnings(read_lines(folder / "metrics.jsonl")):
-                        say(f"warning: {warning}")
-                        warned.append(warning)
-                    summary = {"truncated": data.truncated, "warnings": warned, "used": costs.used(steps)}
-                    (folder / "data.json").write_text(json.dumps(summary), encoding="utf-8")
-                    for name in (MEANS, SYNCED):  # needed to go on only
-                        (folder / name).unlink(missing_ok=True)
-
-        return self._stage(name, settings, inputs, self._by_workers(STAGES_OF[name], train, build), train.nodes)
+    def _report(self, metrics: Metrics, timing: Metrics) -> None:
+        """Pass on each step's metrics once: a training that goes on tells of the steps before it, too."""
+        if metrics["step"] > self._reported:
+            self._reported = int(metrics["step"])
+            self._watch.on_metrics(metrics, timing)
 
     def _by_workers(self, attribute: str, train: TrainConfig, build: Build) -> Build:
         """``build`` in worker processes, each of which finds the stage as ``attribute`` of its own Stages."""
@@ -350,10 +351,10 @@ class Stages:
                 return
             hear: dict[str, Callable[[Any], None]] = {
                 "advance": lambda value: advance(*value),
-                "metrics": lambda value: self._watch.on_metrics(*value),
+                "metrics": lambda value: self._report(*value),
                 "say": self._watch.screen.say,
             }
-            fingerprint = getattr(self, attribute).fingerprint
+            fingerprint = self.named(attribute).fingerprint
             job = Job(
                 config=self._config.plain,
                 stage=attribute,
@@ -394,8 +395,6 @@ def _is_a_loss(cls: type) -> bool:
     return issubclass(cls, Loss) and cls is not Loss
 
 
-def _note(metrics: Metrics, timing: Metrics) -> str:
-    """The part of a step's metrics that fits on a progress bar."""
-    shown = [("loss", "loss"), ("rewards/margin", "margin"), ("rewards/desirable", "desirable"), ("kl_raw", "KL")]
-    parts = [f"{label} {metrics[key]:.3f}" for key, label in shown if key in metrics]
-    return " · ".join([*parts, f"{timing['tokens_per_second']:,.0f} tokens/s"])
+def _at(artifact: Path, step: int | None) -> Path:
+    """The checkpoint that a training has kept after ``step``, or the one at its end."""
+    return artifact if step is None else artifact / step_folder(step)

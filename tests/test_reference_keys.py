@@ -16,7 +16,8 @@ from kto_bench.config import Config
 from kto_bench.preemption import Preemption
 from kto_bench.run import describe, execute
 from kto_bench.screen import Screen
-from kto_bench.stages import Stages, Watch
+from kto_bench.stages import Stages
+from kto_bench.watch import Watch
 from kto_bench.training.config import RESOURCES, TrainConfig
 
 BOTH = {"reference", "mismatched_reference"}

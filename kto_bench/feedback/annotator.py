@@ -8,11 +8,13 @@ came before it and on what stands beside it. ``rng`` is the only source of its l
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 from kto_bench.component import Component
-from kto_bench.feedback.types import Messages
+from kto_bench.feedback.types import Feedback, FeedbackKind, Messages
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Annotator(Component):
     def check(self) -> None:
         """Raise ConfigError where annotating would fail for a reason that is known now, such as a missing key."""
 
+    def at_work(self, folder: Path) -> Annotator:
+        """The same for one sitting, whose stage builds ``folder``; what was paid for may be kept beside it."""
+        return self
+
     def approve(self, shown: Sequence[Candidates], rng: random.Random) -> list[list[bool]]:
         """A thumb for each completion, up (True) or down, in the shape of ``shown``."""
         raise TypeError(f"{type(self).__name__} does not define approve()")
@@ -47,3 +53,23 @@ class Annotator(Component):
     def scores(self, shown: Sequence[Candidates]) -> list[list[dict[str, float]]]:
         """What it noiselessly perceives of each completion, by name, for records; the dictionaries may be empty."""
         return [[{} for _ in candidates.completions] for candidates in shown]
+
+
+class FittedAnnotator(Annotator):
+    """An annotator that is first fitted to feedback that is there already: a stage of its own, shared by all rounds."""
+
+    learns_from: ClassVar[FeedbackKind] = "paired"
+
+    def fitting(self) -> dict[str, Any]:
+        """What changes the fit, as JSON values."""
+        raise TypeError(f"{type(self).__name__} does not define fitting()")
+
+    def fit(
+        self, folder: Path, policy: Path, feedback: Feedback, seed: int, progress: Callable[[int, int], None]
+    ) -> None:
+        """Leave in ``folder`` what was learnt of ``feedback``. ``policy`` is the checkpoint of the start."""
+        raise TypeError(f"{type(self).__name__} does not define fit()")
+
+    def fitted(self, folder: Path) -> Annotator:
+        """The annotator that ``fit`` left in ``folder``."""
+        raise TypeError(f"{type(self).__name__} does not define fitted()")

@@ -93,9 +93,28 @@ def schedule(
     order = np.concatenate(
         [np.random.default_rng(derive(seed, "data order", epoch)).permutation(len(units)) for epoch in range(passes)]
     )[:wanted]
+    return _steps(units[order].reshape(count, per_step, units.shape[1]), prompt_of, completions_per_step, mismatched)
+
+
+def consecutive(
+    units: Indices, prompt_of: Indices, *, completions_per_step: int, steps: int, mismatched: bool
+) -> list[Step]:
+    """``steps`` steps over ``units`` as they stand, from the front again where there are too few of them.
+
+    Of feedback whose order was drawn before it was collected. Without any unit there is no step.
+    """
+    if len(units) == 0 or steps == 0:
+        return []
+    per_step = completions_per_step // units.shape[1]
+    order = np.arange(steps * per_step) % len(units)
+    return _steps(units[order].reshape(steps, per_step, units.shape[1]), prompt_of, completions_per_step, mismatched)
+
+
+def _steps(batches: Indices, prompt_of: Indices, completions_per_step: int, mismatched: bool) -> list[Step]:
+    """(count, per step, k) units as steps."""
     empty = np.empty((0, 2), dtype=np.int64)
     result = []
-    for batch in units[order].reshape(count, per_step, units.shape[1]):
+    for batch in batches:
         pairs = mismatch(batch.ravel(), prompt_of) if mismatched else empty
         if mismatched and len(pairs) == 0:
             raise ConfigError(

@@ -7,11 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from kto_bench.component import Component
+
+if TYPE_CHECKING:
+    from kto_bench.losses import Loss
+    from kto_bench.training.config import TrainConfig
 
 FeedbackKind = Literal["demonstrations", "binary", "paired"]
 Messages = tuple[dict[str, str], ...]
@@ -136,6 +140,14 @@ class FeedbackSource(Component):
         """The fields that change what ``load`` returns: the part that training sees is a stage of its own."""
         elsewhere = {*SUBSAMPLING, "label_noise", "decontaminate"}
         return {key: value for key, value in super().identity().items() if key not in elsewhere}
+
+    @property
+    def given(self) -> FeedbackSource:
+        """The source of the rows that are there before anything is trained: itself, unless it asks the policy."""
+        return self
+
+    def check(self, train: TrainConfig, loss: Loss) -> None:
+        """Raise ConfigError where an alignment of ``loss`` with these settings cannot be done with this feedback."""
 
     def kind(self) -> FeedbackKind:
         """The kind of rows that ``load`` returns."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kto_bench.component import ConfigError
-from kto_bench.feedback.batches import Step, desirable_of, schedule, units_of
+from kto_bench.feedback.batches import Step, consecutive, desirable_of, schedule, units_of
 from kto_bench.feedback.report import data_report, summary
 from kto_bench.feedback.token_lists import lengths_of
 from kto_bench.feedback.tokenised import TokenisedFeedback
@@ -18,6 +18,7 @@ from kto_bench.models import load_tokenizer, positions_of
 from kto_bench.training.budget import Costs, within
 from kto_bench.training.config import TrainConfig
 from kto_bench.training.controls import Controls, add_to_tokenizer, conditioned
+from kto_bench.training.span import Span
 
 REPORT = "report.json"
 
@@ -81,13 +82,32 @@ def class_counts(data: TokenisedFeedback, kind: FeedbackKind) -> tuple[int, int]
 
 
 def steps_of(
-    data: TokenisedFeedback, kind: FeedbackKind, train: TrainConfig, costs: Costs, seed: int, *, mismatched: bool
+    data: TokenisedFeedback,
+    kind: FeedbackKind,
+    train: TrainConfig,
+    costs: Costs,
+    seed: int,
+    *,
+    mismatched: bool,
+    span: Span | None = None,
 ) -> list[Step]:
-    """The steps of a training: as many as its settings say, or as its budget pays for."""
+    """The steps of a training: as many as its settings say, or as its budget pays for; or those of ``span`` alone.
+
+    ``data`` are then what this span sees, in the order in which it sees them.
+    """
+    units = units_of(data, kind)
+    if span is not None:
+        return consecutive(
+            units,
+            data.prompt_of,
+            completions_per_step=train.completions_per_step,
+            steps=span.steps,
+            mismatched=mismatched,
+        )
 
     def first(steps: int | None) -> list[Step]:
         return schedule(
-            units_of(data, kind),
+            units,
             data.prompt_of,
             completions_per_step=train.completions_per_step,
             epochs=train.epochs or 1.0,

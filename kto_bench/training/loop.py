@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from kto_bench.training.optimiser import build_optimiser
 from kto_bench.training.processes import Processes, decoder_layers
 from kto_bench.training.reference import ReferenceLogProbs
 from kto_bench.training.saves import SaveError, Saves
+from kto_bench.training.span import STATE, Span, go_on
 
 Metrics = dict[str, float]
 OnStep = Callable[[Metrics, dict[str, float]], None]
@@ -106,21 +107,31 @@ class Trainer:
         on_step: OnStep,
         safety: Safety | None = None,
         kept: KeptPolicies | None = None,
+        span: Span | None = None,
+        before: Path | None = None,
     ) -> None:
         """Do all steps; write one line per step to ``folder/metrics.jsonl`` and its timing to ``timing.jsonl``.
 
         With ``safety`` it goes on from the last saved state (``on_step`` hears of the steps before it, too), saves one
         every ``save_minutes``, and on preemption saves and raises Preempted. ``kept`` hears of every step that is done.
         Raises TrainingDivergedError, before the weights are touched, when a step's loss or gradient is not finite.
+
+        With a ``span``, ``steps`` are those of the span (or none, where there was nothing to learn from), and training
+        goes on from what the span before left in the artifact ``before``, with its optimiser, schedule and metrics.
         """
-        optimiser, scheduler = build_optimiser(self._score, self._config, len(steps))
+        span = span or Span(0, len(steps), len(steps))
+        first, last = span.first, span.last
+        optimiser, scheduler = build_optimiser(self._score, self._config, span.total)
         done = safety.saves.load(self._score, optimiser, scheduler, folder) if safety else 0
+        if not done and before is not None:
+            go_on(before, span, self._score, optimiser, scheduler, folder)
+            done = first
         if kept is not None:
             kept.check(done)
         sync_every = self._loss.sync_every
         if done and self._loss.tracked:
             self._running.read(folder)
-        if done and sync_every:
+        if done > first and sync_every:  # before that, the reference of what is synced is given
             self._reference = load_synced(folder)
         if done and self._processes.first:
             for metrics, timing in zip(*(read_lines(folder / name) for name in FILES), strict=True):
@@ -129,12 +140,13 @@ class Trainer:
         if sync_every and not done:
             self._sync(steps[:sync_every], 0)
         saved = time.monotonic()
-        for number, step in enumerate(steps[done:], start=done + 1):
+        for number, step in enumerate(steps[done - first :], start=done + 1):
             started = time.perf_counter()
             metrics = {"step": number, "completions": number * step.units.size}
-            found, timing = self._gradients(number, step, int(offsets[number - 1]))
+            found, timing = self._gradients(number, step, int(offsets[number - first - 1]))
             if sync_every and number % sync_every == 0:
-                self._sync(steps[number : number + sync_every], int(offsets[number]))
+                ahead = number - first
+                self._sync(steps[ahead : ahead + sync_every], int(offsets[ahead]))
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             metrics |= {**found, "learning_rate": float(scheduler.get_last_lr()[0])}
@@ -154,21 +166,40 @@ class Trainer:
                 kept.after(number)
             if safety is None:
                 continue
-            late = time.monotonic() - saved > 60 * self._config.save_minutes and number < len(steps)
+            late = time.monotonic() - saved > 60 * self._config.save_minutes and number < last
             stop, due = self._processes.any(safety.preemption.requested, late)
             if not (stop or due):
                 continue
-            outcome = f"step {number} of {len(steps)} is saved; the same command goes on from there"
+            outcome = f"step {number} of {span.total} is saved; the same command goes on from there"
             try:
                 safety.saves.save(number, self._score, optimiser, scheduler, self._write_files(folder))
             except SaveError as error:
                 # The state before it is still there, and hours of training are worth more than a save.
-                outcome = f"step {number} of {len(steps)} was not saved: {error}"
+                outcome = f"step {number} of {span.total} was not saved: {error}"
                 if not stop:
                     safety.say(f"{outcome}; training goes on")
             saved = time.monotonic()
             if stop:
                 raise Preempted(outcome)
+        if not steps:
+            self._let_pass(range(first + 1, last + 1), optimiser, scheduler, folder, kept)
+        if span.is_last:
+            return
+        files = [path for path in self._write_files(folder) if path.name != SYNCED]
+        Saves(folder / STATE, lambda text: None).save(last, self._score, optimiser, scheduler, files)
+
+    def _let_pass(
+        self, numbers: Iterable[int], optimiser: Any, scheduler: Any, folder: Path, kept: KeptPolicies | None
+    ) -> None:
+        """Steps of a span without any example: no update, but the schedule goes on."""
+        for number in numbers:
+            optimiser.step()  # without gradients it does nothing, and the schedule asks for it
+            scheduler.step()
+            if kept is not None:
+                kept.after(number)
+        if self._processes.first:
+            for name in FILES:
+                (folder / name).touch()
 
     def _write_files(self, folder: Path) -> list[Path]:
         """The files in ``folder`` that training goes on from, besides weights and optimiser. Raises SaveError."""

@@ -150,7 +150,8 @@ def _build(job: Job, rank: int, events: Any, preemption: Preemption) -> None:
     from kto_bench import models
     from kto_bench.config import resolve
     from kto_bench.screen import Remote
-    from kto_bench.stages import Stages, Watch
+    from kto_bench.stages import Stages
+    from kto_bench.watch import Watch
 
     models.DIGESTS.update(job.digests)
 
@@ -159,5 +160,5 @@ def _build(job: Job, rank: int, events: Any, preemption: Preemption) -> None:
             events.put((kind, value))
 
     watch = Watch(Remote(report), lambda metrics, timing: report("metrics", (dict(metrics), dict(timing))), preemption)
-    stage = getattr(Stages(resolve(job.config), watch), job.stage)
+    stage = Stages(resolve(job.config), watch).named(job.stage)
     stage.build(job.folder, dict(job.inputs))

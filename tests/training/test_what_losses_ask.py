@@ -27,7 +27,8 @@ from kto_bench.models import load_policy, load_tokenizer, save_policy
 from kto_bench.preemption import Preemption
 from kto_bench.run import describe, execute
 from kto_bench.screen import Screen
-from kto_bench.stages import Stages, Watch
+from kto_bench.stages import Stages
+from kto_bench.watch import Watch
 from kto_bench.store import Store
 from kto_bench.training import controls
 from kto_bench.training.carried import Cached, save_synced
