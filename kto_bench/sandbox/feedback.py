@@ -9,7 +9,7 @@ from pydantic import Field
 
 from kto_bench.feedback.types import Binary, Demonstration, Feedback, FeedbackKind, FeedbackSource, Messages, Paired
 from kto_bench.sandbox.annotator import Annotator
-from kto_bench.sandbox.instructions import FAMILIES, Instruction, draw
+from kto_bench.sandbox.instructions import FAMILIES, Instruction, draw, read
 from kto_bench.sandbox.language import spell
 from kto_bench.sandbox.responses import Mixture, respond
 from kto_bench.sandbox.utility import assess
@@ -62,6 +62,14 @@ class SandboxFeedback(FeedbackSource):
                 label = self.annotator.approves(assess(instruction, text).utility, labelling)
                 rows.append(Binary(f"{number:05d}{side}", prompt, text, label))
         return Feedback(self.kind_of_feedback, rows)
+
+    def scores_of(self, prompt: Messages, completion: str) -> dict[str, float]:
+        """Gold ``utility``, whether the answer is ``correct`` and whether it is ``polite`` (1 or 0)."""
+        instruction = read(prompt[0]["content"])
+        if instruction is None:
+            return {}
+        found = assess(instruction, completion)
+        return {"utility": found.utility, "correct": float(found.correct), "polite": float(found.polite)}
 
     def demonstrations(self) -> Feedback:
         """``demonstration_rows`` demonstrations on prompts of their own."""
