@@ -88,8 +88,8 @@ def make(sweep: Sweep) -> Sheet:
     )
     caption = (
         "Share of the examples that were trained on whose implied reward sides with the label that was trained on, "
-        "with 95% intervals. For a wrong label that is how much of it was learnt: a loss that ignores wrong labels has "
-        "the share of right ones below 100% there, one that memorises has the same share in all columns. "
+        "with 95% intervals. Of wrong labels that is how much was learnt: one that memorises has the same share in all "
+        "columns; one that learns nothing of a wrong label sides with it as often as it would be wrong otherwise. "
         f"{sizes}; {span(numbers['seeds'], 'seeds')}."
     )
     return Sheet(numbers, pd.DataFrame(rows), caption)

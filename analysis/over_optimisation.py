@@ -37,7 +37,7 @@ def draw(sweep: Sweep) -> Drawing:
     tables = curves(sweep)
     keys = [key for key, _ in cells(tables["utility"])]
     settings = len({(setting, start) for setting, start, _ in keys}) > 1
-    columns = min(COLUMNS, len(keys))
+    columns = min(COLUMNS, len({method for _, _, method in keys}))
     lines = -(-len(keys) // columns)
     with style.settings():
         figure = style.figure(height=HEIGHT * lines + 0.4)

@@ -75,7 +75,7 @@ def make(sweep: Sweep) -> Sheet:
         shown = {"Setting": first["setting"]} if numbers["setting"].any() else {}
         shown |= {"Start": style.start_name(first["start"]), "Loss": style.loss_name(first["method"])}
         for row in rows_of(group):
-            name = "length" if row["feature"] == "tokens" else str(row["feature"])
+            name = "length" if row["feature"] == "tokens" else str(row["feature"]).replace("_", " ")
             shown[f"{name}, raw"] = text.with_interval(row, "raw", 2, sign=True)
             if known:
                 shown[f"{name}, given utility"] = text.with_interval(row, "given", 2, sign=True)

@@ -14,10 +14,12 @@ of an axis or a stream to a sweep changes no other. Nothing else in a run is ran
 | ``feedback.seed`` (mixture)  | "mixture": which rows of a part are left out, where not all are taken           |
 | ``feedback.seed`` (shp)      | "shp": which pairs of a post are kept, where it has many                        |
 | ``feedback.seed`` (sandbox)  | "completions": the prompts and what is compared; "demonstrations"; "labels", by |
-|                              | kind of feedback: the annotator's noise, so another annotator judges the same   |
+|                              | kind of feedback: the annotator's luck, so another annotator judges the same;   |
+|                              | what is held out for evaluation has streams of its own of both                 |
 | ``evaluation.prompts.seed``  | (sandbox) "evaluation prompts"                                                  |
 | ``evaluation.judge.seed``    | (local model) "judge", by question: what it says at a temperature above 0       |
 | fixed                        | "alpaca eval", "mt bench", "arena hard": the resamples behind an interval       |
+|                              | "agreement": the comparisons by which annotators of the sandbox are calibrated  |
 | ``tune.seed``                | "tuning", by loss, parameter and trial: the settings that are tried             |
 
 An axis under ``seeds`` is ``seed`` unless it is given a number of its own. Which prompts are held out, and which of

@@ -113,14 +113,14 @@ def test_the_sandbox_says_what_it_knows_of_each_completion(make: MakeConfig, tmp
             [
                 *("model=sandbox_tiny", "model.pretrain.tokens=4096", "feedback=sandbox", "feedback.pairs=40"),
                 *("start=base", "loss=dpo", "train.steps=2", "train.completions_per_step=8", "tracking=none", ASKED),
-                *("evaluation=heldout", "+feedback.heldout_fraction=0.2", "evaluation.generation.max_new_tokens=4"),
+                *("evaluation=heldout", "feedback.heldout_pairs=8", "evaluation.generation.max_new_tokens=4"),
                 *(f"artifacts={tmp_path / 'artifacts'}", f"results={tmp_path / 'results'}"),
             ],
         )
     )
     folder = done(config)
     table = Sweep.load("adhoc", folder.parents[1]).implied_rewards
-    assert table[["utility", "correct", "polite"]].notna().all(axis=None)
+    assert table[["utility", "perceived", "correct", "politeness", "flattery", "confidence"]].notna().all(axis=None)
     assert table["correct"].isin([0.0, 1.0]).all()
     better = table.groupby(["example", "side"])["utility"].first().unstack()
     assert (better["chosen"] > better["rejected"]).mean() > 0.5, "annotators mostly prefer what is better"

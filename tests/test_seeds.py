@@ -17,7 +17,7 @@ from kto_bench.config import resolve
 from kto_bench.feedback.batches import schedule, units_of
 from kto_bench.feedback.tokenised import TokenisedFeedback
 from kto_bench.run import Plan, describe
-from kto_bench.sandbox.annotator import Annotator
+from kto_bench.sandbox.annotators import SimulatedAnnotator
 from kto_bench.sandbox.feedback import SandboxFeedback
 from kto_bench.seeds import derive
 
@@ -121,7 +121,7 @@ def test_annotator_noise_has_a_stream_of_its_own(kind: str) -> None:
         return [(row.prompt[0]["content"], texts(row)) for row in rows]
 
     usual = SandboxFeedback(kind_of_feedback=kind, pairs=60, demonstration_rows=5)  # type: ignore[arg-type]
-    noisy = usual.model_copy(update={"annotator": Annotator(noise=2.0, temperature=2.0)})
+    noisy = usual.model_copy(update={"annotator": SimulatedAnnotator(noise=2.0, temperature=2.0)})
     assert completions(noisy) == completions(usual)
     assert noisy.load().rows != usual.load().rows
     assert noisy.demonstrations() == usual.demonstrations()

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, field_validator
 
-from kto_bench.feedback.types import Binary, Demonstration, Feedback, FeedbackKind, FeedbackSource, Messages, Paired
-from kto_bench.sandbox.annotator import Annotator
+from kto_bench.component import build
+from kto_bench.feedback.annotated import from_choices, from_ratings, from_thumbs
+from kto_bench.feedback.annotator import Annotator, Candidates
+from kto_bench.feedback.scores import ScoreRule
+from kto_bench.feedback.types import Demonstration, Feedback, FeedbackKind, FeedbackSource, Messages
+from kto_bench.sandbox.annotators import SimulatedAnnotator
 from kto_bench.sandbox.instructions import FAMILIES, Instruction, draw, read
 from kto_bench.sandbox.language import spell
+from kto_bench.sandbox.perception import STYLE, impression
 from kto_bench.sandbox.responses import Mixture, respond
 from kto_bench.sandbox.utility import assess
 from kto_bench.sandbox.world import identified
@@ -26,50 +32,74 @@ class SandboxFeedback(FeedbackSource):
     """``pairs`` prompts with two completions each, labelled by ``annotator``; no prompt has a held-out core.
 
     Paired feedback says which completion of a prompt is preferred. Binary feedback is about the same prompts and
-    completions, and has a thumb for each completion, so it has twice as many rows.
+    completions, and has a thumb for each completion, so it has twice as many rows. With ``scores`` the annotator is
+    asked for ratings instead, and either kind is made of them; what they leave open is dropped and counted.
     """
 
     name: str = "sandbox"
     kind_of_feedback: Literal["paired", "binary"] = "paired"
     pairs: int = Field(6000, ge=1)
+    heldout_pairs: int = Field(0, ge=0, description="prompts with held-out cores, two completions each, for evaluation")
     demonstration_rows: int = Field(4000, ge=1)
-    annotator: Annotator = Annotator()
+    annotator: SerializeAsAny[Annotator] = SimulatedAnnotator()
+    scores: ScoreRule | None = Field(None, description="how ratings become labels or pairs; null: thumbs, or choices")
     seed: int = 0
 
+    @field_validator("annotator", mode="before")
+    @classmethod
+    def _annotator(cls, node: Any) -> Any:
+        return build(node, Annotator, "feedback.annotator") if isinstance(node, Mapping) else node
+
+    @field_validator("heldout_fraction")
+    @classmethod
+    def _by_core(cls, fraction: float) -> float:
+        if fraction:
+            raise ValueError("in the sandbox questions are held out by core; choose heldout_pairs, such as 300")
+        return fraction
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are ``heldout_pairs``."""
+        return self.heldout_pairs > 0
+
     def identity(self) -> dict[str, Any]:
-        """The fields and the version of the sandbox."""
-        return identified(super().identity())
+        """The fields, the annotator's identity and the version of the sandbox."""
+        return identified({**super().identity(), "annotator": self.annotator.identity()})
 
     def kind(self) -> FeedbackKind:
         """``kind_of_feedback``."""
         return self.kind_of_feedback
 
     def load(self) -> Feedback:
-        """Draw prompts and completions from ``seed`` and have them labelled."""
-        writing = random.Random(derive(self.seed, "sandbox", "completions"))
-        labelling = random.Random(derive(self.seed, "sandbox", "labels", self.kind_of_feedback))
-        rows: list[Paired | Binary] = []
-        for number in range(self.pairs):
-            instruction, prompt = question(writing, held_out=False)
-            first, second = _two_completions(writing, instruction)
-            if self.kind_of_feedback == "paired":
-                utilities = (assess(instruction, first).utility, assess(instruction, second).utility)
-                if not self.annotator.prefers_first(*utilities, rng=labelling):
-                    first, second = second, first
-                rows.append(Paired(f"{number:05d}", prompt, chosen=first, rejected=second))
-                continue
-            for side, text in zip("ab", (first, second), strict=True):
-                label = self.annotator.approves(assess(instruction, text).utility, labelling)
-                rows.append(Binary(f"{number:05d}{side}", prompt, text, label))
-        return Feedback(self.kind_of_feedback, rows)
+        """Draw prompts and completions from ``seed`` and have them labelled, in one sitting."""
+        return self._labelled(self.pairs, held_out=False)
+
+    def heldout(self) -> Feedback | None:
+        """The same about held-out cores, from streams of its own; None where there are no ``heldout_pairs``."""
+        return self._labelled(self.heldout_pairs, held_out=True) if self.holds_out else None
+
+    def _labelled(self, pairs: int, held_out: bool) -> Feedback:
+        part = ("heldout",) if held_out else ()
+        labelling = random.Random(derive(self.seed, "sandbox", *part, "labels", self.kind_of_feedback))
+        shown = comparisons(self.seed, pairs, held_out)
+        if self.scores is not None:
+            return from_ratings(shown, self.annotator.rate(shown, labelling), self.kind_of_feedback, self.scores)
+        if self.kind_of_feedback == "paired":
+            return from_choices(shown, self.annotator.choose(shown, labelling))
+        return from_thumbs(shown, self.annotator.approve(shown, labelling))
 
     def scores_of(self, prompt: Messages, completion: str) -> dict[str, float]:
-        """Gold ``utility``, whether the answer is ``correct`` and whether it is ``polite`` (1 or 0)."""
-        instruction = read(prompt[0]["content"])
-        if instruction is None:
-            return {}
-        found = assess(instruction, completion)
-        return {"utility": found.utility, "correct": float(found.correct), "polite": float(found.polite)}
+        """Gold ``utility``, whether the answer is ``correct`` (1 or 0), its style, and what the annotator perceives.
+
+        Of the style what is no length: ``politeness``, ``flattery`` and ``confidence``, 1 or 0 (perception.py).
+        """
+        question = prompt[-1]["content"]
+        seen, instruction = impression(question, completion), read(question)
+        assert instruction is not None, "impression refuses what is no question of the sandbox"
+        style = {name: value for name, value in zip(STYLE, seen.style, strict=True) if name != "length"}
+        correct = float(assess(instruction, completion).correct)
+        perceived = self.annotator.scores([Candidates("", prompt, (completion,))])[0][0]
+        return {**style, **perceived, "utility": seen.utility, "correct": correct}
 
     def demonstrations(self) -> Feedback:
         """``demonstration_rows`` demonstrations on prompts of their own."""
@@ -79,6 +109,17 @@ class SandboxFeedback(FeedbackSource):
             instruction, prompt = question(rng, held_out=False)
             rows.append(Demonstration(f"{number:05d}", prompt, spell(respond(rng, instruction, DEMONSTRATORS))))
         return Feedback("demonstrations", rows)
+
+
+def comparisons(seed: int, pairs: int, held_out: bool) -> list[Candidates]:
+    """``pairs`` prompts and two completions of each: what ``seed`` has annotators look at."""
+    part = ("heldout",) if held_out else ()
+    rng = random.Random(derive(seed, "sandbox", *part, "completions"))
+    shown = []
+    for number in range(pairs):
+        instruction, prompt = question(rng, held_out)
+        shown.append(Candidates("-".join([*part, f"{number:05d}"]), prompt, _two_completions(rng, instruction)))
+    return shown
 
 
 def question(rng: random.Random, held_out: bool) -> tuple[Instruction, Messages]:

@@ -67,7 +67,7 @@ class Assessment:
 def assess(instruction: Instruction, response: str) -> Assessment:
     """Read any text as a response to ``instruction``."""
     words = units(response)
-    sentences, cut_off = _sentences(words)
+    sentences, cut_off = sentences_of(words)
     said: set[Reading] = set()
     understood = garbled = 0
     subject = instruction.arguments[0] if instruction.family in ("fact", "describe") else None
@@ -88,14 +88,14 @@ def assess(instruction: Instruction, response: str) -> Assessment:
         false_claims=sum(_false_parts(instruction, reading) for reading in said),
         garbled=garbled,
         repeats=repeats,
-        excess=max(0, token_count(words) - _plain_length(instruction) - FREE_TOKENS),
+        excess=max(0, token_count(words) - plain_length(instruction) - FREE_TOKENS),
         polite="polite" in expressed,
         insulting="rude" in expressed,
         cut_off=cut_off,
     )
 
 
-def _sentences(words: list[str]) -> tuple[list[str], bool]:
+def sentences_of(words: list[str]) -> tuple[list[str], bool]:
     """The sentences without their end marks, and whether the last one has none."""
     sentences: list[str] = []
     current: list[str] = []
@@ -215,7 +215,7 @@ def _match(target: Reading, answers: list[Reading]) -> float:
     return agree / (max(len(answers[0]), len(target)) - 1)
 
 
-def _plain_length(instruction: Instruction) -> int:
+def plain_length(instruction: Instruction) -> int:
     """Tokens of a plain right answer."""
     match instruction.family:
         case "fact":

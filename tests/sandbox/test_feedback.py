@@ -1,3 +1,7 @@
+import hashlib
+import json
+import random
+from dataclasses import asdict
 from statistics import correlation, mean
 
 import pytest
@@ -7,12 +11,15 @@ from places import ROOT
 
 from kto_bench.component import build
 from kto_bench.evaluation.generation.prompts import PromptSource
+from kto_bench.feedback.preparation import prepare
+from kto_bench.feedback.scores import ScoreRule
 from kto_bench.feedback.types import Feedback, FeedbackSource
-from kto_bench.sandbox.annotator import Annotator
-from kto_bench.sandbox.feedback import SandboxFeedback
+from kto_bench.sandbox.annotators import SimulatedAnnotator
+from kto_bench.sandbox.feedback import SandboxFeedback, comparisons
 from kto_bench.sandbox.instructions import FAMILIES, read
 from kto_bench.sandbox.prompts import SandboxPrompts
 from kto_bench.sandbox.utility import assess
+from kto_bench.seeds import derive
 
 NOBODY = Feedback("paired", [])
 
@@ -73,7 +80,7 @@ def test_labels_follow_the_utility(paired, binary):
 
 
 def test_an_exact_annotator_is_never_wrong():
-    exact = Annotator(noise=0, temperature=1e-6)
+    exact = SimulatedAnnotator(noise=0, temperature=1e-6)
     rows = SandboxFeedback(pairs=300, annotator=exact).load().rows
     assert all(u(row, row.chosen) >= u(row, row.rejected) for row in rows)
 
@@ -109,7 +116,7 @@ def test_prompts_are_held_out_distinct_and_reproducible():
 @pytest.mark.parametrize("name", ["sandbox", "sandbox_binary"])
 def test_the_yaml_builds_the_defaults(name):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        node = OmegaConf.to_container(compose("config", [f"feedback={name}"]).feedback)
+        node = OmegaConf.to_container(compose("config", [f"feedback={name}"]).feedback, resolve=True)
     source = build(node, FeedbackSource, "feedback")
     kind = "binary" if name == "sandbox_binary" else "paired"
     assert source == SandboxFeedback(name=name, kind_of_feedback=kind)
@@ -119,3 +126,55 @@ def test_the_yaml_builds_the_defaults(name):
 def test_the_evaluation_yaml_builds_the_defaults(conf):
     node = conf("evaluation/sandbox.yaml")
     assert build(node["prompts"], PromptSource, "evaluation.prompts") == SandboxPrompts()
+
+
+def digest(feedback):
+    text = "\n".join(json.dumps(asdict(row), sort_keys=True) for row in feedback.rows)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(("name", "rows"), [("sandbox", "6037e866e804cc5d"), ("sandbox_binary", "86e62e502dd36873")])
+def test_the_rows_are_those_that_the_committed_results_are_about(name, rows):
+    """Digests of the rows as they were when the reference records were made."""
+    kind = "binary" if name == "sandbox_binary" else "paired"
+    assert digest(SandboxFeedback(name=name, kind_of_feedback=kind).load()) == rows
+
+
+def test_feedback_held_out_is_about_held_out_cores(paired):
+    source = SandboxFeedback(pairs=2000, heldout_pairs=50)
+    heldout = source.heldout()
+    assert source.holds_out
+    assert heldout.kind == "paired"
+    assert len(heldout) == 50
+    assert all(question(row).held_out for row in heldout.rows)
+    assert source.load().rows == paired.rows
+    assert not {row.id for row in heldout.rows} & {row.id for row in paired.rows}
+    prepared = prepare(source, {})
+    assert (prepared.train.rows, prepared.heldout.rows) == (paired.rows, heldout.rows)
+    binary = SandboxFeedback(kind_of_feedback="binary", heldout_pairs=50).heldout()
+    assert [row.completion for row in binary.rows[:2]] == [heldout.rows[0].chosen, heldout.rows[0].rejected] or (
+        [row.completion for row in binary.rows[1::-1]] == [heldout.rows[0].chosen, heldout.rows[0].rejected]
+    )
+    assert SandboxFeedback().heldout() is None
+    assert not SandboxFeedback().holds_out
+
+
+def test_questions_are_not_held_out_by_share():
+    with pytest.raises(ValueError, match="heldout_pairs"):
+        SandboxFeedback(heldout_fraction=0.1)
+
+
+def test_ratings_become_labels_and_pairs():
+    """The same ratings: up from 4 on; and the higher one preferred, ties being dropped and counted."""
+    rule = ScoreRule(threshold=3.5)
+    source = SandboxFeedback(pairs=400, kind_of_feedback="binary", scores=rule)
+    shown = comparisons(0, 400, held_out=False)
+    ratings = source.annotator.rate(shown, random.Random(derive(0, "sandbox", "labels", "binary")))
+    assert [row.label for row in source.load().rows] == [rating > 3 for own in ratings for rating in own]
+    paired = SandboxFeedback(pairs=400, scores=ScoreRule(margin=2)).load()
+    ratings = SimulatedAnnotator().rate(shown, random.Random(derive(0, "sandbox", "labels", "paired")))
+    clear = [one for one, (first, second) in zip(shown, ratings, strict=True) if abs(first - second) >= 2]
+    assert [row.id for row in paired.rows] == [one.id for one in clear]
+    assert sum(paired.dropped.values()) == 400 - len(clear)
+    texts = {one.id: dict(zip(one.completions, own, strict=True)) for one, own in zip(shown, ratings, strict=True)}
+    assert all(texts[row.id][row.chosen] >= texts[row.id][row.rejected] + 2 for row in paired.rows)
