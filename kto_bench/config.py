@@ -30,6 +30,9 @@ from kto_bench.record import LOSS_REPORT
 from kto_bench.training.config import Budget, TrainConfig
 from kto_bench.tuning.spaces import Space, Tune
 
+IMPLIED_REWARD_ROWS = 512
+"""Labelled rows of each split of which ``evaluation.implied_reward: true`` records the implied reward."""
+
 
 class StartConfig(Component):
     """The checkpoint that alignment starts from. ``train`` is how SFT is done; None means no SFT (SFT-skip)."""
@@ -58,6 +61,11 @@ class EvaluationConfig(Component):
     data_root: Path | None = Field(None, description="folder with the benchmarks' data sets, instead of the hub")
     allow_code_execution: bool = Field(False, description="whether benchmarks may run programs that the model wrote")
     split: Split = Field("all", description="of the prompts: all; or one of two parts that share none, if tuned")
+    implied_reward: int | None = Field(
+        None,
+        ge=2,
+        description="labelled rows, held out and trained on each, of which the implied reward is recorded; true: 512",
+    )
     at_steps: tuple[int, ...] = Field(
         (), description="updates of the alignment after which its policy is evaluated too; 0 is the start"
     )
@@ -75,6 +83,11 @@ class EvaluationConfig(Component):
         if any(step < 0 for step in steps) or len(set(steps)) < len(steps):
             raise ValueError("choose distinct numbers of updates, 0 or more, such as [0, 50, 100]")
         return tuple(sorted(steps))
+
+    @field_validator("implied_reward", mode="before")
+    @classmethod
+    def _rows(cls, rows: Any) -> Any:
+        return {True: IMPLIED_REWARD_ROWS, False: None}[rows] if isinstance(rows, bool) else rows
 
     @field_validator("prompts")
     @classmethod
@@ -278,6 +291,11 @@ def _check(config: Config) -> None:
     if prompts is not None and prompts.uses_heldout and not config.feedback.holds_out:
         raise ConfigError(
             "feedback.heldout_fraction: 0.0 leaves no held-out prompts for evaluation.prompts; choose a share, say 0.1"
+        )
+    if config.evaluation.implied_reward is not None and available == "demonstrations":
+        raise ConfigError(
+            f"evaluation.implied_reward: {config.evaluation.implied_reward} is not allowed: demonstrations have no "
+            "label that a reward could be compared with; choose null, or feedback that is paired or binary"
         )
     if config.evaluation.judge is not None and prompts is None:
         raise ConfigError("evaluation.judge: needs completions to judge; give evaluation.prompts, or set it to null")

@@ -8,10 +8,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+PACKED = ".gz"
+"""How the name of a compressed file ends."""
+
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write all rows."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    """Write all rows; compressed where the name ends in PACKED, as bytes that depend on the rows alone."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if path.suffix == PACKED:
+        path.write_bytes(_compressed(text.encode()))
+    else:
+        path.write_text(text, encoding="utf-8")
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
@@ -32,16 +39,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     line that does not parse is what a killed process leaves, and is left out. Raises ValueError naming file and line
     for any other, and naming the file where it cannot be unpacked.
     """
-    packed = packed_name(path)
-    if path.is_file():
-        content = path.read_bytes()
-    elif packed.is_file():
-        try:
-            content = gzip.decompress(packed.read_bytes())
-        except (OSError, EOFError) as error:  # what gzip raises of a file that is no archive, or is not whole
-            raise ValueError(f"{packed}: damaged ({error})") from error
-    else:
+    source = path if path.is_file() else packed_name(path)
+    if not source.is_file():
         return []
+    content = source.read_bytes()
+    if source.suffix == PACKED:
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError) as error:  # what gzip raises of a file that is no archive, or is not whole
+            raise ValueError(f"{source}: damaged ({error})") from error
     lines = content.split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -56,11 +62,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def packed_name(path: Path) -> Path:
     """What a file is called once it is packed."""
-    return path.with_name(f"{path.name}.gz")
+    return path.with_name(f"{path.name}{PACKED}")
 
 
 def pack(path: Path, into: Path) -> Path:
     """Write the file, compressed, into the folder ``into``: same content, same bytes, whenever it is done."""
     packed = packed_name(into / path.name)
-    packed.write_bytes(gzip.compress(path.read_bytes(), 9, mtime=0))
+    packed.write_bytes(_compressed(path.read_bytes()))
     return packed
+
+
+def _compressed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)

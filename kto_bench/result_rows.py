@@ -61,6 +61,30 @@ def outcomes(record: Record) -> list[dict[str, Any]]:
     return rows
 
 
+def implied_rewards(record: Record) -> list[dict[str, Any]]:
+    """One per labelled example and side of it."""
+    about = record.json("scores.json").get("implied_reward") or {}
+    point = about.get("reference_point")
+    rows = []
+    for row in record.lines("implied_rewards.jsonl"):
+        for side in (name for name in ("chosen", "rejected", "completion") if name in row):
+            found = dict(row[side])
+            rows.append(
+                {
+                    "example": row["id"],
+                    "split": row["split"],
+                    "side": side,
+                    "desirable": bool(row["label"]) if side == "completion" else side == "chosen",
+                    "mislabelled": row["mislabelled"],
+                    "declared": bool(about.get("declared")),
+                    "reference_point": float("nan") if point is None else point,
+                    **(found.pop("scores", None) or {}),
+                    **found,
+                }
+            )
+    return rows
+
+
 def question_sets(record: Record) -> list[dict[str, Any]]:
     """One per statistic of a published set of questions."""
     recorded = record.json("scores.json").get("statistics") or {}

@@ -185,6 +185,19 @@ class Sweep:
         return self._table(lambda record: record.lines("benchmarks_over_training.jsonl"), columns)
 
     @cached_property
+    def implied_rewards(self) -> pd.DataFrame:
+        """One row per run, labelled example and completion of it, where ``evaluation.implied_reward`` asked for them.
+
+        example, split (heldout or train), side (chosen, rejected, or completion for single ones), desirable (the label
+        that the loss was or would be given), mislabelled (label noise turned it round), reward (implied, in the loss's
+        units), declared (whether the loss states that reward; else it is the mean log-probability per token),
+        reference_point (in units of the reward; NaN without one), log_prob and reference_log_prob (nats), tokens, and
+        one column per score that the feedback's source knows (``utility``, ``perceived``, ...).
+        """
+        columns = ["example", "split", "side", "desirable", "mislabelled", "declared", "reference_point"]
+        return self._table(result_rows.implied_rewards, [*columns, "reward", "log_prob", "tokens"])
+
+    @cached_property
     def backends(self) -> pd.DataFrame:
         """One row per run that has completions: ``backend``, what generated them."""
         return self._table(result_rows.backend, ["backend"])

@@ -1,7 +1,8 @@
 """One run as a chain of stages. Read this file first.
 
     model ────► base ─────► sft ─────► reference ────► align ─┬─► generate ──► judge (──► statistics)
-    feedback ─► tokens ──────┴────────────┴──────────────┘    └─► benchmark (one per task)
+    feedback ─► tokens ──────┴────────────┴──────────────┘    ├─► implied_reward (where it is asked for)
+                                                              └─► benchmark (one per task)
 
 ``plan`` describes every stage before anything is computed; ``execute`` fetches them one after another from the store,
 which builds what is missing, and leaves the record. Without SFT (start=base) the base is the start; with loss=none the
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kto_bench.config import Config
+from kto_bench.evaluation import implied_reward
 from kto_bench.evaluation.generation.guards import score_guards
 from kto_bench.evaluation.generation.loaded import forget
 from kto_bench.feedback.subsampling import IDS
@@ -78,6 +80,7 @@ def plan(config: Config, watch: Watch) -> Plan:
         *stages.alignment,
         *(stage for at_step in stages.over_training for stage in at_step.all),
         *stages.evaluation.all,
+        *stages.implied_reward.all,
     ]
     return Plan({stage.label: stage for stage in chain if stage is not None}, config.labels)
 
@@ -239,6 +242,10 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
         rows = [{**row, "preference": preferences[row["prompt_id"]]} for row in rows]
     if "statistics" in folders:
         scores["statistics"] = json.loads((folders["statistics"] / "statistics.json").read_text(encoding="utf-8"))
+    if "implied_reward" in folders:
+        folder = folders["implied_reward"]
+        shutil.copy(folder / implied_reward.ROWS, record.folder)
+        scores["implied_reward"] = json.loads((folder / implied_reward.SUMMARY).read_text(encoding="utf-8"))
     if benchmarks := [folder for name, folder in folders.items() if name.startswith("benchmark/") and "@" not in name]:
         lines = [row for folder in benchmarks for row in read_lines(folder / "benchmarks.jsonl")]
         write_lines(record.folder / "benchmarks.jsonl", lines)

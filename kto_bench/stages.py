@@ -23,6 +23,7 @@ from kto_bench.feedback.preparation import prepare
 from kto_bench.feedback.subsampling import IDS, trained_kind, trained_part, write_ids
 from kto_bench.feedback.token_lists import Tokens, as_lists
 from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_rows
+from kto_bench.implied_reward_stages import ImpliedRewardStages
 from kto_bench.lines import read_lines
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
@@ -55,6 +56,8 @@ VERSIONS = {
     "kl": 1,
     "judge": 1,
     "statistics": 1,
+    "implied_reference": 1,
+    "implied_reward": 1,
     "benchmark": 1,
 }
 
@@ -260,6 +263,11 @@ class Stages:
         if not step or self.align is None:
             return self.start
         return next((one.align for one in self.rounds if step <= one.span.last), self.align)
+
+    @cached_property
+    def implied_reward(self) -> ImpliedRewardStages:
+        """The stages that read the policy as a reward model."""
+        return ImpliedRewardStages(self._config, self.policy, self.start, self.feedback, self.trained_on, self._stage)
 
     def _evaluation(self, policy: Stage, step: int | None = None) -> EvaluationStages:
         reference = self.start if self._config.at_steps else None

@@ -165,6 +165,14 @@ class FeedbackSource(Component):
         """Where the rows came from, for the record, once they are loaded; empty where the settings say it all."""
         return {}
 
+    def scores_of(self, prompt: Messages, completion: str) -> dict[str, float]:
+        """What the source knows of a completion besides its label, for the record: of simulated feedback, the truth.
+
+        Names are those of judges' scores: ``utility`` (how good it is), ``perceived`` (how good it seems to whoever
+        labelled it), others as they come. Empty where nothing is known.
+        """
+        return {}
+
     def demonstrations(self) -> Feedback | None:
         """Rows for the SFT start where the source has its own; None means: take the good side of ``load()``."""
         return None

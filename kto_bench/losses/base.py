@@ -8,7 +8,7 @@ batch is split cannot change a number.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -145,6 +145,31 @@ class Loss(BaseModel):
         the mean over all examples of the steps before to which it applies; a name is absent while there is none.
         """
         raise TypeError(f"{type(self).__name__} has no reference point")
+
+    def implied_rewards(self, completions: Completions) -> Tensor | None:
+        """(n,) implied rewards of n completions, without gradient; None for a loss that states none.
+
+        They are what the loss logs as ``rewards/*``, in its own units: its sigmoid, where it has one, is taken of their
+        differences (pairs) or of their distance from the reference point (single completions).
+        """
+        with torch.no_grad():
+            if self.feedback == "demonstrations":
+                return None
+            if self.feedback == "paired":
+                statistics = self(completions, completions).statistics
+            else:
+                if self.needs_values and completions.values is None:  # the head has no part in the reward
+                    completions = replace(completions, values=torch.zeros_like(completions.policy))
+                every = torch.ones(len(completions.policy), dtype=torch.bool, device=completions.policy.device)
+                point = completions.policy.new_zeros(()) if self.has_reference_point else None
+                statistics = self(completions, every, point).statistics
+        name = "rewards/chosen" if self.feedback == "paired" else "rewards/desirable"
+        return statistics[name][0] if name in statistics else None
+
+    @property
+    def point_scale(self) -> float:
+        """What a nat of the reference point is in units of the implied reward: the field beta of a loss that has it."""
+        return float(getattr(self, "beta", 1.0))
 
     def data_warnings(self, desirable: int, undesirable: int) -> list[str]:
         """What is unwise about training with this loss on so many completions of each class."""

@@ -14,9 +14,11 @@ from kto_bench.feedback.annotator import Annotator, Candidates
 from kto_bench.feedback.scores import ScoreRule
 from kto_bench.feedback.types import Demonstration, Feedback, FeedbackKind, FeedbackSource, Messages
 from kto_bench.sandbox.annotators import SimulatedAnnotator
-from kto_bench.sandbox.instructions import FAMILIES, Instruction, draw
+from kto_bench.sandbox.instructions import FAMILIES, Instruction, draw, read
 from kto_bench.sandbox.language import spell
+from kto_bench.sandbox.perception import STYLE, impression
 from kto_bench.sandbox.responses import Mixture, respond
+from kto_bench.sandbox.utility import assess
 from kto_bench.sandbox.world import identified
 from kto_bench.seeds import derive
 
@@ -85,6 +87,19 @@ class SandboxFeedback(FeedbackSource):
         if self.kind_of_feedback == "paired":
             return from_choices(shown, self.annotator.choose(shown, labelling))
         return from_thumbs(shown, self.annotator.approve(shown, labelling))
+
+    def scores_of(self, prompt: Messages, completion: str) -> dict[str, float]:
+        """Gold ``utility``, whether the answer is ``correct`` (1 or 0), its style, and what the annotator perceives.
+
+        Of the style what is no length: ``politeness``, ``flattery`` and ``confidence``, 1 or 0 (perception.py).
+        """
+        question = prompt[-1]["content"]
+        seen, instruction = impression(question, completion), read(question)
+        assert instruction is not None, "impression refuses what is no question of the sandbox"
+        style = {name: value for name, value in zip(STYLE, seen.style, strict=True) if name != "length"}
+        correct = float(assess(instruction, completion).correct)
+        perceived = self.annotator.scores([Candidates("", prompt, (completion,))])[0][0]
+        return {**style, **perceived, "utility": seen.utility, "correct": correct}
 
     def demonstrations(self) -> Feedback:
         """``demonstration_rows`` demonstrations on prompts of their own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from functools import cache
@@ -102,7 +103,9 @@ def write_run(
             }
         )
         utility = float(preferences[i] + rng.normal(0, 0.3))
-        scores = {"utility": utility, "reference_utility": 0.6}
+        # Perceived utility is 0.25 more than gold utility; whoever perceives takes the reference for what it is.
+        scores = {"utility": utility, "reference_utility": 0.6, "correct": float(preferences[i] == 1)}
+        scores |= {"perceived": utility + 0.25, "reference_perceived": 0.6}
         judgements.append({"prompt_id": f"p{i}", "preference": float(preferences[i]), "scores": scores})
     if state == "running":
         write_json(folder / "status.json", status | {"finished": None})
@@ -123,6 +126,7 @@ def write_run(
     guards |= {"share_empty": 0.0, "repetition_4gram": 0.02}
     judged = {"judge": "gold_utility", "n": prompts, "win_rate": float(preferences.mean()), "means": {}}
     scores = {"head_to_head": judged, "benchmarks": {}, "guards": guards, "statistics": _question_set(win)}
+    scores["implied_reward"] = write_implied_rewards(folder, loss, seed, **settings.pop("rewards", {}))
     write_json(folder / "scores.json", scores)
     stages = {"align": {"wall_seconds": 70.0, "cached": False}, "sft": {"wall_seconds": 30.0, "cached": True}}
     write_json(folder / "timing.json", {"stages": stages})
@@ -132,6 +136,58 @@ def write_run(
     write_json(folder / "environment.json", {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "platform": "Linux"})
     write_json(folder / "status.json", status)
     return folder
+
+
+def write_implied_rewards(
+    folder: Path,
+    loss: str,
+    seed: int,
+    n: int = 120,
+    temperature: float = 2.0,
+    length_bias: float = 0.3,
+    memorised: float = 0.0,
+    thumbs: bool = False,
+) -> dict[str, Any]:
+    """Implied rewards of ``n`` held-out, ``n`` trained and n / 2 mislabelled examples; returns what goes with them.
+
+    A label is right with the probability that the sigmoid of the difference in gold utility (pairs) or of the utility
+    itself (thumbs) gives; the reward is the utility times ``temperature``, and ``length_bias`` for each standard
+    deviation (4) of length, which has nothing to do with utility. Mislabelled examples have the label turned round; the
+    reward has learnt the turned label of a share ``memorised`` of them.
+    """
+    world, rng = np.random.default_rng(7), np.random.default_rng([seed, *loss.encode(), 8])
+    rows = []
+    for split, mislabelled, count in (("heldout", False, n), ("train", False, n), ("train", True, n // 2)):
+        for number in range(count):
+            sides = []
+            for _ in range(1 if thumbs else 2):
+                utility, tokens = float(world.normal()), int(np.clip(world.normal(20, 4), 5, 40))
+                reward = temperature * utility + length_bias * (tokens - 20) / 4 + 0.05 * rng.normal()
+                scores = {"utility": utility, "polite": float(world.random() < 0.5)}
+                side = {"reward": reward, "log_prob": -2.0 * tokens, "tokens": tokens, "scores": scores}
+                sides.append(side)
+            margin = sides[0]["scores"]["utility"] - (0 if thumbs else sides[1]["scores"]["utility"])
+            first = bool(world.random() < 1 / (1 + math.exp(-margin)))
+            first ^= mislabelled
+            example: dict[str, Any] = {
+                "id": f"{split}{mislabelled}{number}",
+                "split": split,
+                "mislabelled": mislabelled,
+            }
+            learnt = mislabelled and rng.random() < memorised
+            if thumbs:
+                if learnt:
+                    sides[0]["reward"] = 3.0 if first else -3.0
+                example |= {"label": first, "completion": sides[0]}
+            else:
+                chosen, rejected = sides if first else sides[::-1]
+                if learnt:
+                    chosen["reward"] = rejected["reward"] + 3.0
+                example |= {"chosen": chosen, "rejected": rejected}
+            rows.append(example)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "implied_rewards.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
+    return {"declared": loss not in ("none", "sft"), "reference_point": 0.0 if thumbs else None, "examples": len(rows)}
 
 
 def _question_set(win: float) -> dict[str, Any]:
@@ -169,7 +225,9 @@ def _write_over_training(
         for i, preference in enumerate(preferences):
             won = float(preference) if i < len(preferences) * step / last else 0.0
             row = {"prompt_id": f"p{i}", "tokens": 9, "ended": True, "kl": 3.0 * step / last, "preference": won}
-            outcomes.append({**at, **row, "scores": {"utility": won}})
+            # Gold utility has its maximum at a KL of 1.5 nats; perceived utility goes on rising.
+            gold = won * (1 - step / (1.5 * last))
+            outcomes.append({**at, **row, "scores": {"utility": gold, "perceived": won}})
         answers += [{**at, **fact} for fact in facts]
     write_lines(folder / "over_training.jsonl", outcomes)
     write_lines(folder / "benchmarks_over_training.jsonl", answers)

@@ -25,7 +25,18 @@ def unfinished(tmp_path):
 
 
 def test_modules_are_discovered_in_the_order_of_the_report():
-    assert list(FIGURES) == ["win_rate", "benchmarks", "length", "training", "over_training", "tuning", "data_report"]
+    assert list(FIGURES) == [
+        "win_rate",
+        "benchmarks",
+        "length",
+        "training",
+        "over_training",
+        "tuning",
+        "reliability",
+        "utility_gap",
+        "over_optimisation",
+        "data_report",
+    ]
     assert list(TABLES) == [
         "summary_table",
         "question_sets",
@@ -34,6 +45,10 @@ def test_modules_are_discovered_in_the_order_of_the_report():
         "warnings_table",
         "runs_table",
         "tuning_table",
+        "reward_model_table",
+        "mislabelled_table",
+        "reward_bias_table",
+        "utility_gap",
         "data_report",
     ]
 
