@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.estimates import rows_of
-from analysis.evidence import OWN, PUBLISHED, Evidence, judged_or_reason, method_name, origins
+from analysis.evidence import OWN, PUBLISHED, Evidence, judged_or_reason, method_name, origin_name, origins
 from analysis.registry import NoDataError
 
 EXPERIMENT = "scale"
@@ -53,7 +52,7 @@ def groups(rows: pd.DataFrame) -> list[Group]:
         title = "\n".join(filter(None, [family, row["variant"]]))
         placed.append({**row, "group": title, "family": family, "parameters": parameters, "known": known})
     table = pd.DataFrame(placed)
-    order = sorted(table["group"].unique(), key=lambda g: (table.loc[table["group"] == g, "origin"].ne(PUBLISHED).all()))
+    order = sorted(table["group"].unique(), key=lambda g: table.loc[table["group"] == g, "origin"].ne(PUBLISHED).all())
     found = []
     for title in order:
         part = table[table["group"] == title]
@@ -87,7 +86,9 @@ def series(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, bool, str], pd.DataF
     yield from sorted(found.items(), key=lambda item: (style.loss_order(item[0][0]), item[0][1], item[0][2]))
 
 
-def points(axis: Axes, group: Group, rows: pd.DataFrame, every: list[tuple[str, bool, str]], scale: float = 1.0) -> None:
+def points(
+    axis: Axes, group: Group, rows: pd.DataFrame, every: list[tuple[str, bool, str]], scale: float = 1.0
+) -> None:
     """The points of ``rows``, side by side within each model; ``every`` are the series of the whole figure."""
     step = SPREAD / max(len(every) - 1, 1)
     for key, part in series(rows):
@@ -137,18 +138,19 @@ def handles(rows: pd.DataFrame, starts: Iterable[str] = ()) -> list[Line2D]:
 
 
 def origin_handles(rows: pd.DataFrame) -> list[Line2D]:
-    """Filled for own and hollow for published points."""
-    shown = {OWN: "own runs (filled)", PUBLISHED: "published (hollow)"}
+    """Filled for own and hollow for published points, with judge and n."""
     return [
         Line2D(
-            [], [], linestyle="none", marker="o", markersize=4.6, color="#333333", label=shown[origin],
-            markerfacecolor="#333333" if origin == OWN else "white",
+            [], [], linestyle="none", marker="o", markersize=4.6, color="#333333",
+            label=style.short(origin_name(rows, origin), 42), markerfacecolor="#333333" if origin == OWN else "white",
         )
         for origin in origins(rows)
     ]  # fmt: skip
 
 
-def grid(found: list[Group], rows_each: int, draw: Callable[[Axes, Group, int], None], row_height: float) -> style.Figure:
+def grid(
+    found: list[Group], rows_each: int, draw: Callable[[Axes, Group, int], None], row_height: float
+) -> style.Figure:
     """A column of ``rows_each`` axes per group, three groups beside each other at most."""
     columns = min(3, len(found))
     blocks = -(-len(found) // columns)
@@ -168,8 +170,3 @@ def grid(found: list[Group], rows_each: int, draw: Callable[[Axes, Group, int], 
         for row in range(rows_each):
             axes[(blocks - 1) * rows_each + row][index % columns].set_visible(False)
     return figure
-
-
-def finite(values: pd.Series) -> np.ndarray:
-    """As an array without NaN."""
-    return values.dropna().to_numpy(dtype=float)

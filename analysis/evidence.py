@@ -134,10 +134,12 @@ def origins(rows: pd.DataFrame) -> list[str]:
 
 
 def origin_name(rows: pd.DataFrame, origin: str) -> str:
-    """What a legend says of an origin: "published, GPT-4 (gpt-4-0613), n=512"."""
+    """What a legend says of an origin: "published, GPT-4, n=512"."""
     part = rows[rows["origin"] == origin]
-    judges = " and ".join(sorted(part["judge"].unique()))
-    return f"{origin}, {judges}, n={span(part['n'], '').strip()}"
+    judges = " and ".join(sorted({str(judge).partition(" (")[0] for judge in part["judge"] if judge}))
+    sizes = part["n"].dropna()
+    parts = ["own runs" if origin == OWN else "published", judges, f"n={span(sizes, '').strip()}" if len(sizes) else ""]
+    return ", ".join(filter(None, parts))
 
 
 def source_note(rows: pd.DataFrame) -> str:
@@ -149,7 +151,9 @@ def source_note(rows: pd.DataFrame) -> str:
         n = f"n = {span(part['n'], 'prompts')}"
         if origin == OWN:
             kinds = sorted(part["interval"].unique())
-            kind = " or ".join({"wilson": "Wilson, prompts only", "bootstrap": "bootstrap of prompts and seeds"}[k] for k in kinds)
+            kind = " or ".join(
+                {"wilson": "Wilson, prompts only", "bootstrap": "bootstrap of prompts and seeds"}[k] for k in kinds
+            )
             notes.append(
                 f"Own runs (filled): sweep {part['source'].iloc[0]}, judge {judges}, {n} × "
                 f"{span(part['seeds'], 'seeds')}; 95% intervals ({kind})."
