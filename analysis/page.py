@@ -69,6 +69,7 @@ def latex(text: str) -> str:
         "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
         "<": "$<$", ">": "$>$", "−": "$-$", "–": "--", "×": r"$\times$", "·": r"$\cdot$", "\n": " ",
         "π": r"$\pi$", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "|": "$|$", "∞": r"$\infty$",
+        "“": "``", "”": "''", "†": r"\textdagger{}",
     }  # fmt: skip
     return "".join(special.get(character, character) for character in text)
 

@@ -26,7 +26,7 @@ def make(sweep: Sweep) -> Sheet:
     names: list[str] = list(dict.fromkeys(table["name"]))
     for title, of_set in table.groupby("set", sort=False):
         for cell, group in cells(of_set):
-            values = {name: value for name, part in group.groupby("name") for name, value in _pooled(str(name), part)}
+            values = {name: value for name, part in group.groupby("name") for name, value in pooled(str(name), part)}
             about = {"set": title, "scale": float(group["scale"].iloc[0]), "seeds": int(group["seed"].nunique())}
             rows.append({**about, **dict(zip(CELL, cell, strict=True)), "published": "", **values})
         for model in of_set["published"].iloc[0]:
@@ -38,7 +38,7 @@ def make(sweep: Sweep) -> Sheet:
     return Sheet(numbers, _display(numbers, {name: scales[name] for name in names}), _caption(table))
 
 
-def _pooled(name: str, rows: pd.DataFrame) -> list[tuple[str, float]]:
+def pooled(name: str, rows: pd.DataFrame) -> list[tuple[str, float]]:
     """The mean over seeds, with an interval.
 
     One seed keeps its own. Of several, the error is that of the prompts (and of what was fitted to them), which seeds

@@ -1,4 +1,8 @@
-"""How figures and tables are found: a module here that defines FIGURE or TABLE is one, named after its file."""
+"""How figures and tables are found: a module here that defines FIGURE or TABLE is one, named after its file.
+
+PAPER_FIGURE and PAPER_TABLE are those of a paper: they are made from Evidence (own records, published rows, or both)
+instead of a Sweep, and left out of reports that have nothing for them.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 import analysis
 from kto_bench.results import Sweep
+
+if TYPE_CHECKING:
+    from analysis.evidence import Evidence
 
 
 class NoDataError(ValueError):
@@ -48,7 +55,21 @@ class Entry:
     make: Callable[[Sweep], Any]
 
 
-def discover(kind: Literal["FIGURE", "TABLE"]) -> dict[str, Entry]:
+@dataclass(frozen=True)
+class PaperEntry:
+    """As Entry, of a figure or table of a paper. ``make`` raises NoDataError where neither the sweep nor the study has
+    what it shows."""
+
+    order: int
+    title: str
+    make: Callable[[Evidence], Any]
+
+
+@overload
+def discover(kind: Literal["FIGURE", "TABLE"]) -> dict[str, Entry]: ...
+@overload
+def discover(kind: Literal["PAPER_FIGURE", "PAPER_TABLE"]) -> dict[str, PaperEntry]: ...
+def discover(kind: str) -> Any:
     """All entries of a kind by module name, in the order of the report."""
     names = [module.name for module in pkgutil.iter_modules(analysis.__path__)]
     modules = {name: importlib.import_module(f"analysis.{name}") for name in names}

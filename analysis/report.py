@@ -11,22 +11,31 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import page
+from analysis import page, paper_report
 from analysis.data_report import examples
 from analysis.estimates import rows_of
+from analysis.evidence import Evidence
 from analysis.findings import findings
 from analysis.registry import discover
 from analysis.samples import samples
+from kto_bench import published as studies
+from kto_bench.published import Published
 from kto_bench.record import LOSS_REPORT
-from kto_bench.results import RecordError, Sweep, flatten, varying
+from kto_bench.results import RecordError, Sweep, available, flatten, varying
 
 MAX_TRACEBACK_CHARACTERS = 6000
 
 
-def build(sweep: Sweep, out: Path, progress: page.Progress = lambda message: None) -> Path:
+def build(
+    sweep: Sweep,
+    out: Path,
+    progress: page.Progress = lambda message: None,
+    published: Published | None = None,
+) -> Path:
     """Write ``figures/``, ``tables/`` and ``index.html`` under ``out``; returns the page.
 
-    Files of figures and tables that an earlier report had and this sweep has no data for are removed.
+    Files of figures and tables that an earlier report had and this sweep has no data for are removed. ``published`` is
+    laid over the figures of papers.
     """
     out.mkdir(parents=True, exist_ok=True)
     progress("comparing runs")
@@ -39,11 +48,13 @@ def build(sweep: Sweep, out: Path, progress: page.Progress = lambda message: Non
         page.figure(name, entry.title, partial(entry.make, sweep), out / "figures", progress)
         for name, entry in discover("FIGURE").items()
     ]
+    paper = paper_report.parts(Evidence(sweep, published), out, progress)
     progress("writing the page")
     written = (
         page.templates()
         .get_template("report.html.jinja")
         .render(
+            paper=paper,
             sweep=sweep.name,
             findings=found,
             figures=figures,
@@ -102,28 +113,57 @@ def main(arguments: list[str] | None = None) -> int:
         return report_losses(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="kto-bench-report",
-        description="Redraw all figures and tables of a sweep from its records, and write one self-contained page.",
+        description="Redraw all figures and tables of a sweep from its records, and write one self-contained page; or "
+        "those of a published study from its numbers.",
         epilog="Example: kto-bench-report quickstart, then open reports/quickstart/index.html. Needs no checkpoint, "
-        "no GPU and no network, and works while the sweep still runs. `kto-bench-report halo` is another report, which "
+        "no GPU and no network, and works while the sweep still runs. `kto-bench-report kto_paper` redraws the KTO "
+        "paper's figures and tests its claims (docs/published.md). `kto-bench-report halo` is another report, which "
         "needs no sweep: what each loss says about people (kto-bench-report halo --help).",
     )
-    parser.add_argument("sweep", help="name of the sweep: a folder in RESULTS or in RESULTS/reference")
+    parser.add_argument(
+        "sweep",
+        metavar="NAME",
+        help="name of the sweep: a folder in RESULTS or in RESULTS/reference; or of a study in RESULTS/published",
+    )
+    parser.add_argument(
+        "--published",
+        metavar="STUDY",
+        help="a study in RESULTS/published, whose numbers are laid over those of the sweep",
+    )
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="folder of the records (default: results)"
     )
-    parser.add_argument("--out", type=Path, help="folder of the report (default: reports/SWEEP)")
+    parser.add_argument("--out", type=Path, help="folder of the report (default: reports/NAME)")
     options = parser.parse_args(arguments)
     if options.sweep == LOSS_REPORT:
         parser.error(f"{LOSS_REPORT!r} is the report of the losses and no sweep; name it first")
     try:
-        sweep = Sweep.load(options.sweep, options.results)
-        print(f"{len(sweep.records)} runs in {sweep.folder}")
-        path = build(sweep, options.out or Path("reports") / sweep.name, progress=print)
+        path = _build(options.sweep, options.published, options.results, options.out)
     except (RecordError, OSError) as error:
         print(f"kto-bench-report: {error}", file=sys.stderr)
         return 1
     print(f"report: {path}")
     return 0
+
+
+def _build(name: str, study: str | None, results: Path, out: Path | None) -> Path:
+    """The report of a sweep, with a published study laid over it where one is named, or of a published study."""
+    known = studies.available(results)
+    if study is not None and name in known:
+        raise RecordError(f"{name!r} is a published study itself: --published lays one over a sweep")
+    published = None if study is None else Published.load(study, results)
+    if name in known:
+        if name in available(results):
+            raise RecordError(f"{name!r} is a sweep and a published study in {results}: rename one of the two folders")
+        published = Published.load(name, results)
+        print(f"{len(published.judged)} judged runs and {len(published.scores)} scores in {published.folder}")
+        return paper_report.build(published, out or Path("reports") / name, progress=print)
+    try:
+        sweep = Sweep.load(name, results)
+    except RecordError as error:
+        raise RecordError(f"{error} Published studies: {', '.join(known) or 'none'}.") from error
+    print(f"{len(sweep.records)} runs in {sweep.folder}")
+    return build(sweep, out or Path("reports") / sweep.name, print, published)
 
 
 if __name__ == "__main__":

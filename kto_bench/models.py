@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -220,11 +221,16 @@ def positions_of(folder: Path) -> int | None:
     return getattr(AutoConfig.from_pretrained(path, revision=revision), "max_position_embeddings", None)
 
 
-def parameters_of(folder: Path) -> int:
-    """How many parameters the model of an artifact has without those of its embeddings, at its input and output.
+@dataclass(frozen=True)
+class Size:
+    """How many parameters a model has: in all, and without those of its embeddings, at its input and output."""
 
-    Counted without reading the weights.
-    """
+    total: int
+    without_embeddings: int
+
+
+def size_of(folder: Path) -> Size:
+    """The size of the model of an artifact, counted without reading the weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -232,7 +238,13 @@ def parameters_of(folder: Path) -> int:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path, revision=revision))
     embeddings = {id(part.weight) for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part}
-    return sum(weight.numel() for weight in model.parameters() if id(weight) not in embeddings)
+    counts = {id(weight): weight.numel() for weight in model.parameters()}  # weights that are tied count once
+    return Size(sum(counts.values()), sum(n for weight, n in counts.items() if weight not in embeddings))
+
+
+def parameters_of(folder: Path) -> int:
+    """How many parameters the model of an artifact has without those of its embeddings."""
+    return size_of(folder).without_embeddings
 
 
 def pad_id_of(tokenizer: Any) -> int:

@@ -85,6 +85,19 @@ def implied_rewards(record: Record) -> list[dict[str, Any]]:
     return rows
 
 
+def settings(record: Record, keys: list[str]) -> list[dict[str, Any]]:
+    """The size of the model, and what the configuration says for dotted ``keys``."""
+    config = record.json("config.json")
+    parameters = (record.json("data.json").get("parameters") or {}).get("total", float("nan"))
+    return [{"parameters": float(parameters), **{key: _at(config, key) for key in keys}}]
+
+
+def _at(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    return float("nan") if config is None else config
+
+
 def question_sets(record: Record) -> list[dict[str, Any]]:
     """One per statistic of a published set of questions."""
     recorded = record.json("scores.json").get("statistics") or {}

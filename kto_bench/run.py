@@ -15,7 +15,7 @@ import json
 import shutil
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from kto_bench.feedback.subsampling import IDS
 from kto_bench.heartbeat import Heartbeat
 from kto_bench.lines import append_line, read_lines, write_lines
 from kto_bench.machines import machine_rank
+from kto_bench.models import size_of
 from kto_bench.over_training import collect_over_training
 from kto_bench.preemption import Preempted, Preemption
 from kto_bench.record import Record
@@ -225,6 +226,8 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
         shutil.copy(folders["align"] / "metrics.jsonl", record.folder / "metrics.jsonl")
         data |= json.loads((folders["align"] / "data.json").read_text(encoding="utf-8"))
         data |= collect_rounds(folders, data)
+    base = next(folders[name] for name in ("pretrain", "checkpoint") if name in folders)
+    data["parameters"] = asdict(size_of(base))
     record.write_json("data.json", data)
     scores: dict[str, Any] = {"head_to_head": None, "benchmarks": {}, "guards": None}
     metrics = read_lines(record.folder / "metrics.jsonl") if "align" in folders else []

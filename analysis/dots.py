@@ -1,0 +1,94 @@
+"""A panel per model or task with a line per method and a point per origin and start: filled for own, hollow for published
+numbers, and a cross for numbers that nobody could check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from analysis import style
+from analysis.by_scale import look, origin_handles
+from analysis.estimates import rows_of
+from analysis.evidence import method_name
+
+ROW_HEIGHT = 0.27
+"""Inches per method."""
+MAX_COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class Panel:
+    """``rows`` has loss, one_completion_per_prompt, start, origin, trust, value, low and high, as they are drawn."""
+
+    title: str
+    rows: pd.DataFrame
+    label: str
+    line: float | None = None
+
+
+def methods(rows: pd.DataFrame) -> list[tuple[str, bool]]:
+    """The methods of ``rows`` (loss, one completion per prompt), in the order of losses."""
+    found = {(str(row["loss"]), bool(row["one_completion_per_prompt"])) for row in rows_of(rows)}
+    return sorted(found, key=lambda method: (style.loss_order(method[0]), method[1]))
+
+
+def draw(panels: Sequence[Panel]) -> style.Figure:
+    """All panels, with the same methods in the same order."""
+    everything = pd.concat([panel.rows for panel in panels])
+    names = methods(everything)
+    kinds = sorted(
+        {(row["start"], row["origin"]) for row in rows_of(everything)}, key=lambda k: (k[1], style.start_order(k[0]))
+    )
+    columns = min(MAX_COLUMNS, len(panels))
+    lines = -(-len(panels) // columns)
+    height = (ROW_HEIGHT + 0.07 * (len(kinds) - 1)) * len(names)
+    figure = style.figure(height=lines * (height + 0.72) + 0.45)
+    axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for axis, panel in zip(axes, panels, strict=False):
+        _panel(axis, panel, names, kinds)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    handles = style.start_handles(sorted({start for start, _ in kinds}, key=style.start_order))
+    handles += origin_handles(everything)
+    if (everything["trust"] == "unverified").any():
+        handles.append(
+            Line2D(
+                [], [], linestyle="none", marker="x", color="#333333", markersize=4.6, label="from memory, unverified"
+            )
+        )
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4))
+    return figure
+
+
+def _panel(axis: Axes, panel: Panel, names: list[tuple[str, bool]], kinds: list[tuple[str, str]]) -> None:
+    step = min(0.3, 0.7 / len(kinds))
+    for row in rows_of(panel.rows):
+        method = (row["loss"], bool(row["one_completion_per_prompt"]))
+        y = names.index(method) + (kinds.index((row["start"], row["origin"])) - (len(kinds) - 1) / 2) * step
+        drawn = look(row["loss"], row["start"], row["origin"])
+        if row["trust"] == "unverified":
+            drawn |= {"marker": "x"}
+        axis.hlines(y, row["low"], row["high"], color=style.colour(row["loss"]), linewidth=1.3)
+        axis.plot(row["value"], y, **drawn)
+    if panel.line is not None:
+        axis.axvline(panel.line, color="#333333", linewidth=0.9, linestyle=(0, (2, 2)), zorder=0.8)
+    for index in range(1, len(names), 2):
+        axis.axhspan(index - 0.5, index + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    labels = [
+        style.short(method_name(*name)).replace(", ", ",\n", 1) if len(names) < 6 else _label(name) for name in names
+    ]
+    axis.set_yticks(range(len(names)), labels)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="y", visible=False)
+    axis.margins(x=0.08)
+    axis.set_xlabel(panel.label)
+    axis.set_title("\n".join(style.short(line, 30) for line in panel.title.split("\n")))
+
+
+def _label(name: tuple[str, bool]) -> str:
+    return style.short(method_name(*name).replace("one completion per prompt", "one per prompt"))

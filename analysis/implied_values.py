@@ -1,0 +1,25 @@
+"""Figure: the value functions that losses imply (KTO paper v1 Figure 2, v2 and later Figure 1), from the code of the losses."""
+
+from __future__ import annotations
+
+from analysis.evidence import Evidence
+from analysis.registry import Drawing, NoDataError, PaperEntry
+
+
+def draw(evidence: Evidence) -> Drawing:
+    """The figure of the report of the losses, of those that the published study names."""
+    wanted = evidence.published.value_functions if evidence.published else []
+    if not wanted:
+        raise NoDataError("the report of the losses has their value functions: kto-bench-report halo")
+    # brings torch, which no other figure needs
+    from analysis.halo import figures
+    from analysis.halo.catalogue import subjects
+    from analysis.halo.study import studies
+    from kto_bench.__main__ import CONFIG_FOLDER
+
+    found = studies(subjects([CONFIG_FOLDER / "loss"], wanted), lambda message: None)
+    drawing = figures.together(found, named=True)
+    return Drawing(drawing.figure, f"{drawing.caption} Computed, not measured: no n, no judge and no interval.")
+
+
+PAPER_FIGURE = PaperEntry(order=10, title="Implied value functions", make=draw)
