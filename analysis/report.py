@@ -17,6 +17,7 @@ from analysis.estimates import rows_of
 from analysis.findings import findings
 from analysis.registry import discover
 from analysis.samples import samples
+from analysis.wandb_report import WandbError, publish
 from kto_bench.record import LOSS_REPORT
 from kto_bench.results import RecordError, Sweep, flatten, varying
 
@@ -112,14 +113,26 @@ def main(arguments: list[str] | None = None) -> int:
         "--results", type=Path, default=Path("results"), help="folder of the records (default: results)"
     )
     parser.add_argument("--out", type=Path, help="folder of the report (default: reports/SWEEP)")
+    parser.add_argument(
+        "--wandb", action="store_true", help="build the report in W&B instead, over the runs that were mirrored there"
+    )
+    parser.add_argument("--project", help="W&B project (default: where the runs were mirrored to)")
+    parser.add_argument("--entity", help="W&B user or team (default: where the runs were mirrored to, or your own)")
     options = parser.parse_args(arguments)
     if options.sweep == LOSS_REPORT:
         parser.error(f"{LOSS_REPORT!r} is the report of the losses and no sweep; name it first")
+    if options.wandb and options.out:
+        parser.error("--out is the folder of the local report; --wandb writes to W&B instead")
+    if not options.wandb and (options.project or options.entity):
+        parser.error("--project and --entity say where in W&B: add --wandb")
     try:
         sweep = Sweep.load(options.sweep, options.results)
         print(f"{len(sweep.records)} runs in {sweep.folder}")
+        if options.wandb:
+            print(f"report: {publish(sweep, options.project, options.entity, progress=print)}")
+            return 0
         path = build(sweep, options.out or Path("reports") / sweep.name, progress=print)
-    except (RecordError, OSError) as error:
+    except (RecordError, WandbError, OSError) as error:
         print(f"kto-bench-report: {error}", file=sys.stderr)
         return 1
     print(f"report: {path}")

@@ -1,0 +1,39 @@
+"""Markdown of what the analysis shows, in which nothing that a model or a user wrote can become markup."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import pandas as pd
+
+SPECIAL = re.compile(r"([\\`*_\[\]|$~#])")
+
+
+def escape(value: str) -> str:
+    """Text on one line that is shown as it is: no HTML, link, image, formula, heading, or end of a table's cell."""
+    line = " ".join(str(value).split())
+    escaped = SPECIAL.sub(r"\\\1", html.escape(line, quote=False))
+    # At the beginning of a line these would make a list.
+    return re.sub(r"^([-+]|\d+(?=[.)]))", lambda found: _literal(found[1]), escaped)
+
+
+def _literal(start: str) -> str:
+    return f"\\{start}" if start in "-+" else f"{start}\u200b"
+
+
+def bullets(items: list[str]) -> str:
+    """A list; the items are escaped."""
+    return "\n".join(f"* {escape(item)}" for item in items)
+
+
+def table(rows: pd.DataFrame, limit: int) -> str:
+    """A table of text, escaped, with the first ``limit`` rows; says how many it leaves out."""
+    lines = [_row(list(map(str, rows.columns))), "|" + " --- |" * len(rows.columns)]
+    lines += [_row([str(value) for value in row]) for row in rows.head(limit).itertuples(index=False, name=None)]
+    left = len(rows) - limit
+    return "\n".join(lines) + (f"\n\n{left} more rows are in the local report." if left > 0 else "")
+
+
+def _row(values: list[str]) -> str:
+    return "| " + " | ".join(escape(value) for value in values) + " |"

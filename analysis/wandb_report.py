@@ -1,0 +1,401 @@
+"""The report in W&B: the sentences and tables of the local one, with panels over the runs that W&B mirrors.
+
+``kto-bench-report SWEEP --wandb`` builds it. All that it says is computed from the records, as in the local report;
+W&B adds panels that can be searched and zoomed. Everything that can be wrong is looked for before anything is sent.
+A report of the same sweep is replaced, and keeps its address, its title and the comments on it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from analysis import markdown, style
+from analysis.estimates import rows_of
+from analysis.findings import findings
+from analysis.page import Progress
+from analysis.registry import NoDataError, discover
+from analysis.samples import samples
+from analysis.training import COLUMNS
+from kto_bench.mirror import SAMPLES_TABLE, is_signed_in, label_keys, offline_folders, summary_keys, wandb_id
+from kto_bench.results import Record, Sweep
+
+PROJECT = "kto_bench"
+"""Where W&B has the runs of records that do not say."""
+SHOWN = ("done", "running", "preempted", "failed")
+"""States of the runs in panels; of those that are not done there are training curves as far as they got."""
+TABLE_ROWS = 200
+RETRIES = 2
+"""Of a request that the server did not answer, or with a fault of its own."""
+PATHS = 5
+"""Folders that a message lists, rather than a pattern for them all."""
+SCORES = (
+    (r"head_to_head/win_rate", "Win rate"),
+    (r"head_to_head/means/(?!reference_)(.+)", "Mean {}"),
+    (r"statistics/values/(.+)/value", "{}"),
+    (r"benchmarks/([^/]+)/value", "Benchmark {}"),
+    (r"guards/(mean_tokens|share_capped|share_empty|repetition_4gram)", "Guard: {}"),
+)
+"""Keys of a W&B summary that have a panel, in this order, and its title."""
+SCORES_NOTE = (
+    "Bars are means over the seeds, by loss; whiskers go from the lowest seed to the highest. They are no confidence "
+    "intervals: these are in the tables below."
+)
+TRAINING_NOTE = (
+    "Lines are means over the seeds, by loss; bands go from the lowest seed to the highest. Each loss defines its own "
+    "value and rewards, so heights compare within a loss only."
+)
+
+
+class WandbError(ValueError):
+    """The report cannot be built in W&B. The message says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A project in W&B."""
+
+    entity: str
+    project: str
+
+    def __str__(self) -> str:
+        return f"{self.entity}/{self.project}"
+
+
+def publish(sweep: Sweep, project: str | None, entity: str | None, progress: Progress) -> str:
+    """Build or replace the report of the sweep in W&B; returns its address.
+
+    Project and entity are those that the runs were mirrored to, unless given. Raises WandbError.
+    """
+    ids = _ids(sweep)
+    project = project or _tracked(sweep, "project", PROJECT)
+    entity = entity or _tracked(sweep, "entity", None)
+    _require_account()
+    import wandb
+
+    with _explained("signing in"):
+        wandb.setup(wandb.Settings(silent=True, x_graphql_retry_max=RETRIES))
+        place = Place(entity or _default_entity(wandb.Api()), project)
+    progress(f"looking for the sweep's runs in {place}")
+    mirrored = _mirrored(sweep, ids, place)
+    absent = _require_runs(sweep, ids, mirrored, place)
+    with _explained(f"looking for an earlier report in {place}"):
+        earlier = _report(place, _description(sweep))
+    progress("comparing runs")
+    blocks = _blocks(sweep, {run: ids[run] for run in mirrored}, place, absent)
+    progress(f"replacing {earlier.url}" if earlier else f"writing a new report to {place}")
+    with _explained(f"writing the report to {place}"):
+        return _save(sweep, place, blocks, earlier)
+
+
+def _ids(sweep: Sweep) -> dict[str, str]:
+    """The W&B id of every run that may have been mirrored, by name."""
+    return {
+        record.run: wandb_id(sweep.name, str(record.status["fingerprint"]))
+        for record in sweep.records
+        if record.state in SHOWN and "fingerprint" in record.status
+    }
+
+
+def _tracked(sweep: Sweep, field: str, default: str | None) -> Any:
+    """A field of the runs' tracking, which must be the same for all."""
+    found = {(record.json("config.json").get("tracking") or {}).get(field, default) for record in sweep.records}
+    found = found or {default}
+    if len(found) > 1:
+        names = ", ".join(sorted(map(str, found)))
+        raise WandbError(f"runs of sweep {sweep.name!r} differ in tracking.{field} ({names}): give --{field}")
+    return found.pop()
+
+
+def _require_account() -> None:
+    with _explained("reading the key"):
+        signed_in = is_signed_in()
+    if not signed_in:
+        raise WandbError("no W&B key: set WANDB_API_KEY, or call `wandb login` once on this machine; nothing was sent")
+
+
+def _default_entity(api: Any) -> str:
+    entity = api.default_entity
+    if not entity:
+        raise WandbError("this W&B account has no default entity: give --entity")
+    return str(entity)
+
+
+def _mirrored(sweep: Sweep, ids: dict[str, str], place: Place) -> set[str]:
+    """The runs that W&B has, each checked to be in the sweep's group, with the labels that panels group by."""
+    import wandb
+
+    runs = {id_: run for run, id_ in ids.items()}
+    with _explained(f"looking for runs in {place}"):
+        pages = wandb.Api().runs(str(place), filters={"name": {"$in": list(runs)}}, per_page=100, lazy=False)
+        found = {run.id: (run.group, run.config) for run in pages if run.id in runs}
+    records = {record.run: record for record in sweep.records}
+    for id_, (group, config) in found.items():
+        labels = label_keys(records[runs[id_]].labels)
+        wrong = [key for key, value in labels.items() if config.get(key) != value]
+        if group != sweep.name or wrong:
+            what = f"is in the group {group!r}" if group != sweep.name else f"has no {wrong[0]} = {labels[wrong[0]]!r}"
+            raise WandbError(
+                f"run {runs[id_]} in W&B ({place}, id {id_}) {what}, and so panels would leave it out. It was changed "
+                "there, or mirrored by an older version of the suite: correct it in W&B, or delete it there and sync "
+                "it again"
+            )
+    return {runs[id_] for id_ in found}
+
+
+def _require_runs(sweep: Sweep, ids: dict[str, str], mirrored: set[str], place: Place) -> list[str]:
+    """Refuse a report while finished runs wait to be synced. Returns those that W&B can never have, to be told of."""
+    missing = [record for record in sweep.records if record.state == "done" and record.run not in mirrored]
+    waiting = {record.run: _folders(record, ids) for record in missing}
+    folders = [folder for found in waiting.values() for folder in found]
+    if folders:
+        count = sum(map(bool, waiting.values()))
+        raise WandbError(
+            f"{count} finished run{'s are' if count > 1 else ' is'} not in {place} yet. Sync first, then ask again:\n"
+            f"  {_sync_command(sweep, folders, place)}"
+        )
+    if not mirrored:
+        modes = {str((record.json("config.json").get("tracking") or {}).get("mode", "?")) for record in sweep.records}
+        raise WandbError(
+            f"no run of sweep {sweep.name!r} is in {place}, and no offline copy is on this machine (tracking.mode: "
+            f"{', '.join(sorted(modes))}). Runs made elsewhere are synced from there, with `wandb sync "
+            "artifacts/wandb/wandb/offline-run-*`; of runs with tracking=none W&B never gets to know; --project and "
+            "--entity name another place"
+        )
+    return [record.run for record in missing]
+
+
+def _folders(record: Record, ids: dict[str, str]) -> list[Path]:
+    folder = (record.json("config.json").get("tracking") or {}).get("folder")
+    return offline_folders(Path(folder), ids[record.run]) if folder and record.run in ids else []
+
+
+def _sync_command(sweep: Sweep, folders: list[Path], place: Place) -> str:
+    paths = [shlex.quote(str(folder)) for folder in folders]
+    if len(folders) > PATHS:  # W&B passes over what it has sent before
+        paths = [f"{shlex.quote(str(parent))}/offline-run-*" for parent in sorted({path.parent for path in folders})]
+    elsewhere = [
+        f"--{field} {shlex.quote(value)}"
+        for field, value, default in (("entity", place.entity, None), ("project", place.project, PROJECT))
+        if value != _tracked(sweep, field, default)
+    ]
+    return " ".join(["wandb sync", *elsewhere, *paths])
+
+
+def _description(sweep: Sweep) -> str:
+    """By this an earlier report is known; its title may have been changed."""
+    return f"Sweep {sweep.name}: losses compared, by kto-bench-report --wandb"
+
+
+def _report(place: Place, description: str) -> Any:
+    """The latest report with this description, or None."""
+    import wandb
+
+    found = [report for report in wandb.Api().reports(str(place)) if report.description == description]
+    return max(found, key=lambda report: str(report.updated_at), default=None)
+
+
+def _save(sweep: Sweep, place: Place, blocks: list[Any], earlier: Any) -> str:
+    import wandb_workspaces.reports.v2 as wr
+
+    title = earlier.display_name if earlier else f"kto_bench: {sweep.name}"[:128]
+    report = wr.Report(
+        entity=place.entity,
+        project=place.project,
+        title=title,
+        description=_description(sweep),
+        width="fluid",
+        blocks=blocks,
+    )
+    if earlier:
+        report.id = earlier.id
+        report._discussion_threads = earlier.spec.get("discussionThreads", [])  # has no public name
+        report._authors = earlier.spec.get("authors", [])
+    report.save()
+    saved = _report(place, _description(sweep))  # its address is right for every server, report.url is not
+    if saved is None or saved.id != report.id:
+        raise WandbError("the server took the report, but does not list it")
+    return str(saved.url)
+
+
+def _blocks(sweep: Sweep, ids: dict[str, str], place: Place, absent: list[str]) -> list[Any]:
+    import wandb_workspaces.reports.v2 as wr
+
+    blocks: list[Any] = [wr.TableOfContents()]
+    for finding in findings(sweep):
+        parts = [markdown.escape(sentence) for sentence in finding.sentences]
+        if finding.unclear:
+            parts += [markdown.escape(finding.introduction), markdown.bullets(list(finding.unclear))]
+        blocks += [wr.H2(finding.question), wr.MarkdownBlock("\n\n".join(parts))]
+    if absent:
+        told = "These finished runs are in the sentences and tables, but not in W&B, and so in no panel:"
+        blocks.append(wr.MarkdownBlock(f"{told}\n\n{markdown.bullets(absent)}"))
+    blocks += _panels(sweep, ids, place)
+    for entry in discover("TABLE").values():
+        try:
+            sheet = entry.make(sweep)
+        except NoDataError:
+            continue
+        text = f"{markdown.escape(sheet.caption)}\n\n{markdown.table(sheet.display, TABLE_ROWS)}"
+        blocks += [wr.H2(entry.title), wr.MarkdownBlock(text)]
+    shown = _samples(sweep)
+    if shown:
+        blocks += [wr.H2("Sample completions"), wr.MarkdownBlock(shown)]
+    commands = f"kto-bench-report {sweep.name}          # figures, tables and the page, from the records\n"
+    commands += f"kto-bench-report {sweep.name} --wandb  # this report, again"
+    return [*blocks, wr.H2("Make it again"), wr.MarkdownBlock(f"```\n{commands}\n```")]
+
+
+def _panels(sweep: Sweep, ids: dict[str, str], place: Place) -> Iterator[Any]:
+    """A grid with the scores of all starts, and one for each start with its training curves and completions."""
+    import wandb_workspaces.reports.v2 as wr
+
+    run_sets = _run_sets(sweep, ids, place)
+    records = [record for record in sweep.records if record.run in ids]
+    keys = list(dict.fromkeys(key for record in records for key in summary_keys(record.json("scores.json"))))
+    bars = [wr.BarPlot(title=title, metrics=[key], orientation="v", **_by_loss()) for key, title in _scored(keys)]
+    if bars:
+        grid = wr.PanelGrid(
+            runsets=[one for group in run_sets.values() for one in group],
+            panels=bars,
+            custom_run_colors=_colours(run_sets),
+        )
+        yield from (wr.H2("Scores by loss and start"), wr.MarkdownBlock(SCORES_NOTE), grid)
+    for (setting, start), group in run_sets.items():
+        part = sweep.training[(sweep.training["setting"] == setting) & (sweep.training["start"] == start)]
+        part = part[part["run"].isin(ids)].dropna(axis="columns", how="all")
+        panels: list[Any] = []
+        for title, curves in COLUMNS.items():
+            logged = [name.removeprefix("training_") for names, _ in curves for name in names if name in part]
+            if logged:
+                metrics = [f"train/{name}" for name in logged]
+                panels.append(wr.LinePlot(title=title, x="Step", y=metrics, title_x="optimiser step", **_by_loss()))
+        if any(record.state == "done" and record.labels["start"] == start for record in records):
+            layout = wr.Layout(w=24, h=10)
+            panels.append(wr.WeavePanelSummaryTable(table_name=SAMPLES_TABLE, layout=layout))
+        if panels:
+            yield wr.H2(f"Training from the {_name(setting, start)}")
+            yield wr.MarkdownBlock(TRAINING_NOTE)
+            yield wr.PanelGrid(runsets=group, panels=panels, custom_run_colors=_colours({(setting, start): group}))
+
+
+def _scored(keys: list[str]) -> Iterator[tuple[str, str]]:
+    for pattern, title in SCORES:
+        for key in keys:
+            if found := re.fullmatch(pattern, key):
+                yield key, title.format(*(name.replace("_", " ") for name in found.groups()))
+
+
+def _by_loss() -> dict[str, Any]:
+    import wandb_workspaces.reports.v2 as wr
+
+    return {"groupby": wr.Config("label_loss"), "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+
+
+def _run_sets(sweep: Sweep, ids: dict[str, str], place: Place) -> dict[tuple[str, str], list[Any]]:
+    """By setting and start: a run set whose runs are grouped by loss.
+
+    Methods that share a loss ("kto beta=0.1") have one each, because W&B would average over them. The ids name the
+    runs of this report: trials, superseded runs and those of another setting are in the same group in W&B.
+    """
+    import wandb_workspaces.reports.v2 as wr
+    from wandb_workspaces import expr
+
+    rows = [row for row in rows_of(sweep.runs) if row["run"] in ids]
+    found: dict[tuple[str, str], list[Any]] = {}
+    for setting, start in sorted(
+        {(row["setting"], row["start"]) for row in rows}, key=lambda cell: (cell[0], style.start_order(cell[1]))
+    ):
+        cell = [row for row in rows if (row["setting"], row["start"]) == (setting, start)]
+        methods = sorted({row["method"] for row in cell}, key=style.loss_order)
+        apart = len(methods) > len({row["loss"] for row in cell})
+        parts = [[row for row in cell if row["method"] == method] for method in methods] if apart else [cell]
+        found[setting, start] = [
+            wr.Runset(
+                entity=place.entity,
+                project=place.project,
+                name=_name(setting, start) + (f": {style.loss_name(part[0]['method'])}" if apart else ""),
+                filters=[
+                    expr.Metric("Group") == sweep.name,
+                    expr.Metric("ID").isin([ids[row["run"]] for row in part]),
+                ],
+                groupby=["config.label_loss"],
+                order=[wr.OrderBy(wr.Config("label_seed"), ascending=True)],
+            )
+            for part in parts
+        ]
+    return found
+
+
+def _colours(run_sets: dict[tuple[str, str], list[Any]]) -> dict[Any, str]:
+    """Each loss in the colour that it has in the figures."""
+    import wandb_workspaces.reports.v2 as wr
+
+    return {
+        wr.RunsetGroup(one.name, [wr.RunsetGroupKey(wr.Config("label_loss"), loss)]): style.colour(loss)
+        for group in run_sets.values()
+        for one in group
+        for loss in style.LOSS_LOOKS
+        if " " not in loss
+    }
+
+
+def _name(setting: str, start: str) -> str:
+    return f"{style.start_name(start)} start" + (f" ({setting})" if setting else "")
+
+
+def _samples(sweep: Sweep) -> str:
+    parts = []
+    for sample in samples(sweep):
+        parts.append(f"**Prompt:** {markdown.escape(sample.prompt)}")
+        answers = [
+            f"{answer.name} ({answer.verdict}; {answer.notes}): {answer.completion}" for answer in sample.answers
+        ]
+        parts.append(markdown.bullets([*([f"Reference: {sample.reference}"] if sample.reference else []), *answers]))
+    return "\n\n".join(parts)
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """Whatever wandb, its helper process or a server that answers nonsense raise, as what to do about it."""
+    try:
+        yield
+    except WandbError:
+        raise
+    except Exception as error:
+        status = _status(error)
+        server = _server()
+        if status == HTTPStatus.UNAUTHORIZED:
+            advice = f"{server} does not accept the W&B key: set WANDB_API_KEY, or `wandb login --relogin`"
+        elif status == HTTPStatus.FORBIDDEN:
+            advice = "this account is not allowed to: ask for access, or give --entity or --project"
+        elif status == HTTPStatus.NOT_FOUND or "could not find project" in str(error).lower():
+            advice = "there is no such project, or this account may not see it: sync the runs first, or give --entity "
+            advice += "or --project"
+        elif status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            advice = f"{server} has a fault of its own: try again later"
+        else:
+            advice = f"is {server} W&B, and can it be reached from here? Then try again"
+        raise WandbError(f"{doing} failed: {advice} ({type(error).__name__}: {error})") from error
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status that an error, or what caused it, has from the server."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if status := getattr(response, "http_status", 0) or getattr(response, "status_code", 0):
+            return int(status)
+        error = getattr(error, "exc", None) or error.__cause__ or error.__context__
+    return None
+
+
+def _server() -> str:
+    import wandb
+
+    return str(wandb.setup().settings.base_url)
