@@ -14,12 +14,7 @@ def escape(value: str) -> str:
     """Text on one line that is shown as it is: no HTML, link, image, formula, heading, or end of a table's cell."""
     line = " ".join(str(value).split())
     escaped = SPECIAL.sub(r"\\\1", html.escape(line, quote=False))
-    # At the beginning of a line these would make a list.
-    return re.sub(r"^([-+]|\d+(?=[.)]))", lambda found: _literal(found[1]), escaped)
-
-
-def _literal(start: str) -> str:
-    return f"\\{start}" if start in "-+" else f"{start}\u200b"
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", escaped)  # at the beginning these may make a list, a rule or a heading
 
 
 def bullets(items: list[str]) -> str:

@@ -7,23 +7,20 @@ A report of the same sweep is replaced, and keeps its address, its title and the
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from analysis import markdown, style
-from analysis.estimates import rows_of
+from analysis import markdown
 from analysis.findings import findings
 from analysis.page import Progress
 from analysis.registry import NoDataError, discover
 from analysis.samples import samples
-from analysis.training import COLUMNS
-from kto_bench.mirror import SAMPLES_TABLE, is_signed_in, label_keys, offline_folders, summary_keys, wandb_id
+from analysis.wandb_panels import Place, panels
+from kto_bench.mirror import is_signed_in, label_keys, offline_folders, server, wandb_id
 from kto_bench.results import Record, Sweep
 
 PROJECT = "kto_bench"
@@ -31,41 +28,15 @@ PROJECT = "kto_bench"
 SHOWN = ("done", "running", "preempted", "failed")
 """States of the runs in panels; of those that are not done there are training curves as far as they got."""
 TABLE_ROWS = 200
-RETRIES = 2
-"""Of a request that the server did not answer, or with a fault of its own."""
+RETRIES, RETRY_SECONDS = 2, 1
+"""Of a request that the server answers with a fault of its own. One that it never answers ends after 19 s, or what
+WANDB_HTTP_TIMEOUT says."""
 PATHS = 5
 """Folders that a message lists, rather than a pattern for them all."""
-SCORES = (
-    (r"head_to_head/win_rate", "Win rate"),
-    (r"head_to_head/means/(?!reference_)(.+)", "Mean {}"),
-    (r"statistics/values/(.+)/value", "{}"),
-    (r"benchmarks/([^/]+)/value", "Benchmark {}"),
-    (r"guards/(mean_tokens|share_capped|share_empty|repetition_4gram)", "Guard: {}"),
-)
-"""Keys of a W&B summary that have a panel, in this order, and its title."""
-SCORES_NOTE = (
-    "Bars are means over the seeds, by loss; whiskers go from the lowest seed to the highest. They are no confidence "
-    "intervals: these are in the tables below."
-)
-TRAINING_NOTE = (
-    "Lines are means over the seeds, by loss; bands go from the lowest seed to the highest. Each loss defines its own "
-    "value and rewards, so heights compare within a loss only."
-)
 
 
 class WandbError(ValueError):
     """The report cannot be built in W&B. The message says what is missing and what to do."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A project in W&B."""
-
-    entity: str
-    project: str
-
-    def __str__(self) -> str:
-        return f"{self.entity}/{self.project}"
 
 
 def publish(sweep: Sweep, project: str | None, entity: str | None, progress: Progress) -> str:
@@ -80,7 +51,8 @@ def publish(sweep: Sweep, project: str | None, entity: str | None, progress: Pro
     import wandb
 
     with _explained("signing in"):
-        wandb.setup(wandb.Settings(silent=True, x_graphql_retry_max=RETRIES))
+        waits = {"x_graphql_retry_wait_min_seconds": RETRY_SECONDS, "x_graphql_retry_wait_max_seconds": RETRY_SECONDS}
+        wandb.setup(wandb.Settings(silent=True, x_graphql_retry_max=RETRIES, **waits))
         place = Place(entity or _default_entity(wandb.Api()), project)
     progress(f"looking for the sweep's runs in {place}")
     mirrored = _mirrored(sweep, ids, place)
@@ -103,10 +75,14 @@ def _ids(sweep: Sweep) -> dict[str, str]:
     }
 
 
+def _tracking(record: Record) -> dict[str, Any]:
+    """How the run was tracked, as far as its record says."""
+    return record.json("config.json").get("tracking") or {}
+
+
 def _tracked(sweep: Sweep, field: str, default: str | None) -> Any:
-    """A field of the runs' tracking, which must be the same for all."""
-    found = {(record.json("config.json").get("tracking") or {}).get(field, default) for record in sweep.records}
-    found = found or {default}
+    """A field of the runs' tracking, which must be the same for all that say."""
+    found = {tracking.get(field, default) for record in sweep.records if (tracking := _tracking(record))} or {default}
     if len(found) > 1:
         names = ", ".join(sorted(map(str, found)))
         raise WandbError(f"runs of sweep {sweep.name!r} differ in tracking.{field} ({names}): give --{field}")
@@ -132,19 +108,24 @@ def _mirrored(sweep: Sweep, ids: dict[str, str], place: Place) -> set[str]:
     import wandb
 
     runs = {id_: run for run, id_ in ids.items()}
+    found = {}
     with _explained(f"looking for runs in {place}"):
-        pages = wandb.Api().runs(str(place), filters={"name": {"$in": list(runs)}}, per_page=100, lazy=False)
-        found = {run.id: (run.group, run.config) for run in pages if run.id in runs}
+        try:
+            pages = wandb.Api().runs(str(place), filters={"name": {"$in": list(runs)}}, per_page=100, lazy=False)
+            found = {run.id: (run.group, run.config) for run in pages if run.id in runs}
+        except ValueError as error:  # the first sync makes the project
+            if "could not find project" not in str(error).lower():
+                raise
     records = {record.run: record for record in sweep.records}
     for id_, (group, config) in found.items():
         labels = label_keys(records[runs[id_]].labels)
         wrong = [key for key, value in labels.items() if config.get(key) != value]
         if group != sweep.name or wrong:
-            what = f"is in the group {group!r}" if group != sweep.name else f"has no {wrong[0]} = {labels[wrong[0]]!r}"
+            right = f"group = {sweep.name!r}" if group != sweep.name else f"config[{wrong[0]!r}] = {labels[wrong[0]]!r}"
             raise WandbError(
-                f"run {runs[id_]} in W&B ({place}, id {id_}) {what}, and so panels would leave it out. It was changed "
-                "there, or mirrored by an older version of the suite: correct it in W&B, or delete it there and sync "
-                "it again"
+                f"run {runs[id_]} is in {place} without {right}, by which panels find it: it was changed there, or "
+                f'mirrored by an older version of the suite. Set it: `run = wandb.Api().run("{place}/{id_}"); '
+                f"run.{right}; run.update()`"
             )
     return {runs[id_] for id_ in found}
 
@@ -161,18 +142,19 @@ def _require_runs(sweep: Sweep, ids: dict[str, str], mirrored: set[str], place: 
             f"  {_sync_command(sweep, folders, place)}"
         )
     if not mirrored:
-        modes = {str((record.json("config.json").get("tracking") or {}).get("mode", "?")) for record in sweep.records}
+        modes = ", ".join(sorted({str(_tracking(record).get("mode", "unknown")) for record in sweep.records}))
         raise WandbError(
-            f"no run of sweep {sweep.name!r} is in {place}, and no offline copy is on this machine (tracking.mode: "
-            f"{', '.join(sorted(modes))}). Runs made elsewhere are synced from there, with `wandb sync "
-            "artifacts/wandb/wandb/offline-run-*`; of runs with tracking=none W&B never gets to know; --project and "
-            "--entity name another place"
+            f"no run of sweep {sweep.name!r} is in {place}, as far as this account can see, and of none is there an "
+            f"offline copy here (tracking.mode: {modes}). Copies are looked for where tracking.folder says, seen from "
+            "this folder: run the command where the sweep was launched, or sync there, with `wandb sync "
+            "artifacts/wandb/wandb/offline-run-*`. Of runs with tracking=none W&B never gets to know. If they are "
+            "elsewhere in W&B, give --entity and --project"
         )
     return [record.run for record in missing]
 
 
 def _folders(record: Record, ids: dict[str, str]) -> list[Path]:
-    folder = (record.json("config.json").get("tracking") or {}).get("folder")
+    folder = _tracking(record).get("folder")
     return offline_folders(Path(folder), ids[record.run]) if folder and record.run in ids else []
 
 
@@ -236,7 +218,7 @@ def _blocks(sweep: Sweep, ids: dict[str, str], place: Place, absent: list[str]) 
     if absent:
         told = "These finished runs are in the sentences and tables, but not in W&B, and so in no panel:"
         blocks.append(wr.MarkdownBlock(f"{told}\n\n{markdown.bullets(absent)}"))
-    blocks += _panels(sweep, ids, place)
+    blocks += panels(sweep, ids, place)
     for entry in discover("TABLE").values():
         try:
             sheet = entry.make(sweep)
@@ -250,104 +232,6 @@ def _blocks(sweep: Sweep, ids: dict[str, str], place: Place, absent: list[str]) 
     commands = f"kto-bench-report {sweep.name}          # figures, tables and the page, from the records\n"
     commands += f"kto-bench-report {sweep.name} --wandb  # this report, again"
     return [*blocks, wr.H2("Make it again"), wr.MarkdownBlock(f"```\n{commands}\n```")]
-
-
-def _panels(sweep: Sweep, ids: dict[str, str], place: Place) -> Iterator[Any]:
-    """A grid with the scores of all starts, and one for each start with its training curves and completions."""
-    import wandb_workspaces.reports.v2 as wr
-
-    run_sets = _run_sets(sweep, ids, place)
-    records = [record for record in sweep.records if record.run in ids]
-    keys = list(dict.fromkeys(key for record in records for key in summary_keys(record.json("scores.json"))))
-    bars = [wr.BarPlot(title=title, metrics=[key], orientation="v", **_by_loss()) for key, title in _scored(keys)]
-    if bars:
-        grid = wr.PanelGrid(
-            runsets=[one for group in run_sets.values() for one in group],
-            panels=bars,
-            custom_run_colors=_colours(run_sets),
-        )
-        yield from (wr.H2("Scores by loss and start"), wr.MarkdownBlock(SCORES_NOTE), grid)
-    for (setting, start), group in run_sets.items():
-        part = sweep.training[(sweep.training["setting"] == setting) & (sweep.training["start"] == start)]
-        part = part[part["run"].isin(ids)].dropna(axis="columns", how="all")
-        panels: list[Any] = []
-        for title, curves in COLUMNS.items():
-            logged = [name.removeprefix("training_") for names, _ in curves for name in names if name in part]
-            if logged:
-                metrics = [f"train/{name}" for name in logged]
-                panels.append(wr.LinePlot(title=title, x="Step", y=metrics, title_x="optimiser step", **_by_loss()))
-        if any(record.state == "done" and record.labels["start"] == start for record in records):
-            layout = wr.Layout(w=24, h=10)
-            panels.append(wr.WeavePanelSummaryTable(table_name=SAMPLES_TABLE, layout=layout))
-        if panels:
-            yield wr.H2(f"Training from the {_name(setting, start)}")
-            yield wr.MarkdownBlock(TRAINING_NOTE)
-            yield wr.PanelGrid(runsets=group, panels=panels, custom_run_colors=_colours({(setting, start): group}))
-
-
-def _scored(keys: list[str]) -> Iterator[tuple[str, str]]:
-    for pattern, title in SCORES:
-        for key in keys:
-            if found := re.fullmatch(pattern, key):
-                yield key, title.format(*(name.replace("_", " ") for name in found.groups()))
-
-
-def _by_loss() -> dict[str, Any]:
-    import wandb_workspaces.reports.v2 as wr
-
-    return {"groupby": wr.Config("label_loss"), "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
-
-
-def _run_sets(sweep: Sweep, ids: dict[str, str], place: Place) -> dict[tuple[str, str], list[Any]]:
-    """By setting and start: a run set whose runs are grouped by loss.
-
-    Methods that share a loss ("kto beta=0.1") have one each, because W&B would average over them. The ids name the
-    runs of this report: trials, superseded runs and those of another setting are in the same group in W&B.
-    """
-    import wandb_workspaces.reports.v2 as wr
-    from wandb_workspaces import expr
-
-    rows = [row for row in rows_of(sweep.runs) if row["run"] in ids]
-    found: dict[tuple[str, str], list[Any]] = {}
-    for setting, start in sorted(
-        {(row["setting"], row["start"]) for row in rows}, key=lambda cell: (cell[0], style.start_order(cell[1]))
-    ):
-        cell = [row for row in rows if (row["setting"], row["start"]) == (setting, start)]
-        methods = sorted({row["method"] for row in cell}, key=style.loss_order)
-        apart = len(methods) > len({row["loss"] for row in cell})
-        parts = [[row for row in cell if row["method"] == method] for method in methods] if apart else [cell]
-        found[setting, start] = [
-            wr.Runset(
-                entity=place.entity,
-                project=place.project,
-                name=_name(setting, start) + (f": {style.loss_name(part[0]['method'])}" if apart else ""),
-                filters=[
-                    expr.Metric("Group") == sweep.name,
-                    expr.Metric("ID").isin([ids[row["run"]] for row in part]),
-                ],
-                groupby=["config.label_loss"],
-                order=[wr.OrderBy(wr.Config("label_seed"), ascending=True)],
-            )
-            for part in parts
-        ]
-    return found
-
-
-def _colours(run_sets: dict[tuple[str, str], list[Any]]) -> dict[Any, str]:
-    """Each loss in the colour that it has in the figures."""
-    import wandb_workspaces.reports.v2 as wr
-
-    return {
-        wr.RunsetGroup(one.name, [wr.RunsetGroupKey(wr.Config("label_loss"), loss)]): style.colour(loss)
-        for group in run_sets.values()
-        for one in group
-        for loss in style.LOSS_LOOKS
-        if " " not in loss
-    }
-
-
-def _name(setting: str, start: str) -> str:
-    return f"{style.start_name(start)} start" + (f" ({setting})" if setting else "")
 
 
 def _samples(sweep: Sweep) -> str:
@@ -369,19 +253,18 @@ def _explained(doing: str) -> Iterator[None]:
     except WandbError:
         raise
     except Exception as error:
-        status = _status(error)
-        server = _server()
-        if status == HTTPStatus.UNAUTHORIZED:
-            advice = f"{server} does not accept the W&B key: set WANDB_API_KEY, or `wandb login --relogin`"
+        status, host = _status(error), server()
+        if status == HTTPStatus.UNAUTHORIZED or "did not recognize an account" in str(error):
+            advice = f"{host} does not accept the W&B key: set WANDB_API_KEY, or `wandb login --relogin`"
         elif status == HTTPStatus.FORBIDDEN:
             advice = "this account is not allowed to: ask for access, or give --entity or --project"
-        elif status == HTTPStatus.NOT_FOUND or "could not find project" in str(error).lower():
+        elif status == HTTPStatus.NOT_FOUND:
             advice = "there is no such project, or this account may not see it: sync the runs first, or give --entity "
             advice += "or --project"
         elif status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            advice = f"{server} has a fault of its own: try again later"
+            advice = f"{host} has a fault of its own: try again later"
         else:
-            advice = f"is {server} W&B, and can it be reached from here? Then try again"
+            advice = f"is {host} W&B, and can it be reached from here? Then try again"
         raise WandbError(f"{doing} failed: {advice} ({type(error).__name__}: {error})") from error
 
 
@@ -393,9 +276,3 @@ def _status(error: BaseException | None) -> int | None:
             return int(status)
         error = getattr(error, "exc", None) or error.__cause__ or error.__context__
     return None
-
-
-def _server() -> str:
-    import wandb
-
-    return str(wandb.setup().settings.base_url)

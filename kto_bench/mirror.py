@@ -51,15 +51,20 @@ def summary_keys(scores: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def server() -> str:
+    """The address of the W&B server that is spoken to."""
+    from wandb.sdk import wandb_setup
+
+    return os.environ.get("WANDB_BASE_URL") or str(wandb_setup.singleton().settings.base_url)
+
+
 def is_signed_in() -> bool:
     """Whether W&B has credentials for its server: WANDB_API_KEY, an identity token or a ``wandb login``. Never asks.
 
     Raises what wandb raises where there are credentials, but of no valid form.
     """
-    import wandb
     from wandb.sdk.lib import wbauth
 
-    host = os.environ.get("WANDB_BASE_URL") or wandb.setup(wandb.Settings(silent=True)).settings.base_url
     # wandb.login(prompt=False) would do, but it says no where WANDB_MODE=offline, and keeps the answer.
-    found = wbauth.authenticate_session(host=host, source="kto_bench", prompt=False, update_session=False)
+    found = wbauth.authenticate_session(host=server(), source="kto_bench", prompt=False, update_session=False)
     return found is not None
