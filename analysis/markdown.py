@@ -27,7 +27,8 @@ def table(rows: pd.DataFrame, limit: int) -> str:
     lines = [_row(list(map(str, rows.columns))), "|" + " --- |" * len(rows.columns)]
     lines += [_row([str(value) for value in row]) for row in rows.head(limit).itertuples(index=False, name=None)]
     left = len(rows) - limit
-    return "\n".join(lines) + (f"\n\n{left} more rows are in the local report." if left > 0 else "")
+    more = f"\n\n{left} more {'row is' if left == 1 else 'rows are'} in the local report."
+    return "\n".join(lines) + (more if left > 0 else "")
 
 
 def _row(values: list[str]) -> str:

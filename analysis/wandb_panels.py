@@ -16,7 +16,7 @@ from kto_bench.results import Sweep
 SCORES = (
     (r"head_to_head/win_rate", "Win rate"),
     (r"head_to_head/means/(?!reference_)(.+)", "Mean {}"),
-    (r"statistics/values/(.+)/value", "{}"),
+    (r"statistics/values/(.+)/value", "Question set: {}"),
     (r"benchmarks/([^/]+)/value", "Benchmark {}"),
     (r"guards/(mean_tokens|share_capped|share_empty|repetition_4gram)", "Guard: {}"),
 )

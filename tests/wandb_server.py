@@ -31,7 +31,11 @@ class Fault:
 
 
 class WandbServer:
-    """``fault(operation)`` may return a Fault for a GraphQL operation ("Viewer", "Runs", "upsertView" ...)."""
+    """``fault(operation)`` may return a Fault for a GraphQL operation ("Viewer", "Runs", "upsertView" ...).
+
+    ``operations`` are all that were asked for, ``unknown`` those that have no answer here, ``page`` is the most runs in
+    one answer.
+    """
 
     def __init__(self) -> None:
         self.fault: Callable[[str], Fault | None] = lambda operation: None
@@ -40,6 +44,7 @@ class WandbServer:
         self.operations: list[str] = []
         self.unknown: list[str] = []
         self.keys: set[str] = set()
+        self.page = 100
         self._lock = threading.Lock()
         server = self
 
@@ -90,6 +95,8 @@ class WandbServer:
     def _handle(self, path: str, request: Any) -> tuple[int, bytes, float]:
         if path.endswith("/file_stream"):
             return 200, self._file_stream(path, request), 0.0
+        if path.startswith("/sdk/otel/"):
+            return 200, b"{}", 0.0
         if path != "/graphql":
             self.unknown.append(path)
             return 404, b"{}", 0.0
@@ -143,7 +150,7 @@ class WandbServer:
             return {"project": None}
         wanted = set(json.loads(variables["filters"])["name"]["$in"])
         runs = [run for key, run in sorted(self.runs.items()) if key[:2] == (entity, project) and key[2] in wanted]
-        start, size = int(variables.get("cursor") or 0), variables["perPage"]
+        start, size = int(variables.get("cursor") or 0), min(self.page, variables["perPage"])
         page = _page([self._run(run) for run in runs[start : start + size]], start)
         page["pageInfo"]["hasNextPage"] = start + size < len(runs)
         return {"project": {"internalId": "1", "runCount": len(runs), "readOnly": False, "runs": page}}
