@@ -7,6 +7,7 @@ A report of the same sweep is replaced, and keeps its address, its title and the
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,9 @@ def publish(sweep: Sweep, project: str | None, entity: str | None, progress: Pro
     Project and entity are those that the runs were mirrored to, unless given. Raises WandbError.
     """
     ids = _ids(sweep)
+    elsewhere = [
+        f"--{field}={shlex.quote(value)}" for field, value in (("entity", entity), ("project", project)) if value
+    ]
     project = project or _tracked(sweep, "project", PROJECT)
     entity = entity or _tracked(sweep, "entity", None)
     _require_account()
@@ -56,7 +60,7 @@ def publish(sweep: Sweep, project: str | None, entity: str | None, progress: Pro
         place = Place(entity or _default_entity(wandb.Api()), project)
     progress(f"looking for the sweep's runs in {place}")
     mirrored = _mirrored(sweep, ids, place)
-    absent = _require_runs(sweep, ids, mirrored, place)
+    absent = _require_runs(sweep, ids, mirrored, place, elsewhere)
     with _explained(f"looking for an earlier report in {place}"):
         earlier = _report(place, _description(sweep))
     progress("comparing runs")
@@ -130,7 +134,9 @@ def _mirrored(sweep: Sweep, ids: dict[str, str], place: Place) -> set[str]:
     return {runs[id_] for id_ in found}
 
 
-def _require_runs(sweep: Sweep, ids: dict[str, str], mirrored: set[str], place: Place) -> list[str]:
+def _require_runs(
+    sweep: Sweep, ids: dict[str, str], mirrored: set[str], place: Place, elsewhere: list[str]
+) -> list[str]:
     """Refuse a report while finished runs wait to be synced. Returns those that W&B can never have, to be told of."""
     missing = [record for record in sweep.records if record.state == "done" and record.run not in mirrored]
     waiting = {record.run: _folders(record, ids) for record in missing}
@@ -139,7 +145,7 @@ def _require_runs(sweep: Sweep, ids: dict[str, str], mirrored: set[str], place: 
         count = sum(map(bool, waiting.values()))
         raise WandbError(
             f"{count} finished run{'s are' if count > 1 else ' is'} not in {place} yet. Sync first, then ask again:\n"
-            f"  {_sync_command(sweep, folders, place)}"
+            f"  {_sync_command(folders, elsewhere)}"
         )
     if not mirrored:
         modes = ", ".join(sorted({str(_tracking(record).get("mode", "unknown")) for record in sweep.records}))
@@ -158,15 +164,11 @@ def _folders(record: Record, ids: dict[str, str]) -> list[Path]:
     return offline_folders(Path(folder), ids[record.run]) if folder and record.run in ids else []
 
 
-def _sync_command(sweep: Sweep, folders: list[Path], place: Place) -> str:
+def _sync_command(folders: list[Path], elsewhere: list[str]) -> str:
+    """``elsewhere``: the options that name another place than the one the runs know."""
     paths = [shlex.quote(str(folder)) for folder in folders]
     if len(folders) > PATHS:  # W&B passes over what it has sent before
         paths = [f"{shlex.quote(str(parent))}/offline-run-*" for parent in sorted({path.parent for path in folders})]
-    elsewhere = [
-        f"--{field} {shlex.quote(value)}"
-        for field, value, default in (("entity", place.entity, None), ("project", place.project, PROJECT))
-        if value != _tracked(sweep, field, default)
-    ]
     return " ".join(["wandb sync", *elsewhere, *paths])
 
 
@@ -179,7 +181,10 @@ def _report(place: Place, description: str) -> Any:
     """The latest report with this description, or None."""
     import wandb
 
-    found = [report for report in wandb.Api().reports(str(place)) if report.description == description]
+    pages = wandb.Api().reports(str(place))
+    found = [report for report in pages if report.description == description]
+    if not pages.last_response:  # else this would look like a project without reports
+        raise ValueError("the answer has no content")
     return max(found, key=lambda report: str(report.updated_at), default=None)
 
 
@@ -271,6 +276,10 @@ def _explained(doing: str) -> Iterator[None]:
 def _status(error: BaseException | None) -> int | None:
     """The HTTP status that an error, or what caused it, has from the server."""
     while error is not None:
+        if retried := re.search(
+            r"while retrying: HTTP (\d{3})", str(error)
+        ):  # wandb gives up, and says it in words only
+            return int(retried[1])
         response = getattr(error, "response", None)
         if status := getattr(response, "http_status", 0) or getattr(response, "status_code", 0):
             return int(status)
