@@ -18,6 +18,7 @@ from analysis.evidence import Evidence
 from analysis.findings import findings
 from analysis.registry import discover
 from analysis.samples import samples
+from analysis.wandb_report import WandbError, publish
 from kto_bench import published as studies
 from kto_bench.published import Published
 from kto_bench.record import LOSS_REPORT
@@ -134,15 +135,29 @@ def main(arguments: list[str] | None = None) -> int:
         "--results", type=Path, default=Path("results"), help="folder of the records (default: results)"
     )
     parser.add_argument("--out", type=Path, help="folder of the report (default: reports/NAME)")
+    parser.add_argument(
+        "--wandb", action="store_true", help="build the report in W&B instead, over the runs that were mirrored there"
+    )
+    parser.add_argument("--project", help="W&B project (default: where the runs were mirrored to)")
+    parser.add_argument("--entity", help="W&B user or team (default: where the runs were mirrored to, or your own)")
     options = parser.parse_args(arguments)
     if options.sweep == LOSS_REPORT:
         parser.error(f"{LOSS_REPORT!r} is the report of the losses and no sweep; name it first")
+    if options.wandb and (options.out or options.published):
+        parser.error("--out and --published are about the local report; --wandb writes to W&B instead")
+    if not options.wandb and (options.project or options.entity):
+        parser.error("--project and --entity say where in W&B: add --wandb")
     try:
-        path = _build(options.sweep, options.published, options.results, options.out)
-    except (RecordError, OSError) as error:
+        if options.wandb:
+            sweep = Sweep.load(options.sweep, options.results)
+            print(f"{len(sweep.records)} runs in {sweep.folder}")
+            report = publish(sweep, options.project, options.entity, progress=print)
+        else:
+            report = str(_build(options.sweep, options.published, options.results, options.out))
+    except (RecordError, WandbError, OSError) as error:
         print(f"kto-bench-report: {error}", file=sys.stderr)
         return 1
-    print(f"report: {path}")
+    print(f"report: {report}")
     return 0
 
 

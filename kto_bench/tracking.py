@@ -5,7 +5,6 @@ The files under ``results/`` are the record; losing W&B loses nothing, and nothi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -13,7 +12,7 @@ from typing import Any
 
 from kto_bench.component import ConfigError
 from kto_bench.config import Config, TrackingConfig
-from kto_bench.store import fingerprint_of
+from kto_bench.mirror import SAMPLES_TABLE, is_signed_in, label_keys, step_keys, summary_keys, wandb_id
 
 SAMPLES = 32
 """Completions in the W&B table."""
@@ -22,19 +21,16 @@ COLUMNS = ("prompt_id", "prompt", "completion", "reference", "tokens", "ended", 
 
 def check_tracking(tracking: TrackingConfig) -> None:
     """Refuse online tracking without a key before any compute, rather than let W&B ask for one."""
-    if tracking.mode != "online" or os.environ.get("WANDB_API_KEY"):
+    if tracking.mode != "online":
         return
-    from requests.utils import get_netrc_auth
-
-    if get_netrc_auth(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")) is None:
+    try:
+        problem = "" if is_signed_in() else "needs a W&B key"
+    except Exception as error:  # a key of no valid form, say
+        problem = f"needs a W&B key that it can use ({error})"
+    if problem:
         raise ConfigError(
-            "tracking.mode: 'online' needs a W&B key; set WANDB_API_KEY or `wandb login`, or choose tracking=offline"
+            f"tracking.mode: 'online' {problem}; set WANDB_API_KEY or `wandb login`, or choose tracking=offline"
         )
-
-
-def wandb_id(sweep: str, fingerprint: str) -> str:
-    """The id of a run in W&B: from the configuration, so a relaunch continues the same W&B run."""
-    return fingerprint_of([sweep, fingerprint])[:16]
 
 
 class WandbMirror:
@@ -74,7 +70,7 @@ class WandbMirror:
             name=self._name,
             group=self._config.run.sweep,
             tags=[str(value) for key, value in self._config.labels.items() if key != "seed"],
-            config={**self._config.plain, "labels": self._config.labels},
+            config={**self._config.plain, **label_keys(self._config.labels)},
             dir=str(tracking.folder),
             mode="online" if tracking.mode == "online" else "offline",
             resume="allow",
@@ -93,7 +89,7 @@ class WandbMirror:
         if self._run is not None and metrics["step"] > self._logged:
             self._logged = int(metrics["step"])
             with self._forgiving():
-                values = {f"train/{key}": value for key, value in metrics.items()}
+                values = step_keys(metrics)
                 values |= {f"timing/{key}": value for key, value in (timing or {}).items() if key != "step"}
                 self._run.log(values, step=self._logged)
 
@@ -110,22 +106,10 @@ class WandbMirror:
     def _finish(self, scores: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
         import wandb
 
-        self._run.summary.update(_flat(scores))
+        self._run.summary.update(summary_keys(scores))
         if rows:
             table = wandb.Table(columns=list(COLUMNS))
             for row in rows[:SAMPLES]:
                 prompt = "\n".join(f"{message['role']}: {message['content']}" for message in row["prompt"])
                 table.add_data(*[prompt if column == "prompt" else row.get(column) for column in COLUMNS])
-            self._run.log({"completions": table})
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested numbers as one level, with "/" between the names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{name}/")
-        elif isinstance(value, (int, float, str, bool)):
-            flat[name] = value
-    return flat
+            self._run.log({SAMPLES_TABLE: table})
