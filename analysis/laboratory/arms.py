@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics, text
-from analysis.estimates import span, stream
+from analysis.estimates import span
 from kto_bench.results import RecordError, Sweep, flatten
 
 PER_CENT = 100.0
@@ -128,9 +128,7 @@ class Arms:
 
     def estimate(self, measure: Measure, arm: Arm) -> statistics.Estimate:
         """The mean of an arm, with an interval over seeds and prompts."""
-        outcomes = self.matrix(measure, arm).to_numpy()
-        rng = stream(self.sweep.name, measure.column, str(dict(arm)))
-        return statistics.estimate(outcomes, rng, bounded=measure.scale == PER_CENT)
+        return statistics.estimate(self.matrix(measure, arm).to_numpy(), bounded=measure.scale == PER_CENT)
 
     def contrast(self, label: str, measure: Measure, first: Sequence[Arm], second: Sequence[Arm]) -> Contrast:
         """The sum of the arms ``first`` minus the sum of the arms ``second``, on the seeds and prompts that all have.
@@ -142,8 +140,7 @@ class Arms:
         if not len(seeds) or not len(prompts):
             raise RecordError(f"sweep {self.sweep.name!r}: the arms of {label!r} have no seed or prompt in common")
         left, right = (np.sum([frame.loc[seeds, prompts] for frame in side], axis=0) for side in (plus, minus))
-        rng = stream(self.sweep.name, measure.column, label)
-        found = statistics.paired_difference(left, right, rng)
+        found = statistics.paired_difference(left, right)
         least = statistics.minimum_detectable_effect(left - right)
         return Contrast(
             label, measure, found.value, found.low, found.high, found.p_value, found.seeds, found.prompts, least

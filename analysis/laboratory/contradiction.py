@@ -35,13 +35,13 @@ def disputes(arms: Arms) -> pd.DataFrame:
     pairs = table[table["split"] == "heldout"].pivot(
         index=["run", "seed", "example", *arms.factors], columns="side", values=values
     )
-    lead = {value: pairs[value, "chosen"] - pairs[value, "rejected"] for value in values}
+    lead = {value: (pairs[value, "chosen"] - pairs[value, "rejected"]).to_numpy(dtype=float) for value in values}
     disputed = lead["majority"] * lead["minority"] < 0
     rows = pairs.index.to_frame(index=False).rename(columns={"example": "prompt_id"})
     side = np.sign(lead["majority"])
-    rows["served"] = (side * lead["log_prob"] > 0).to_numpy(dtype=float)
-    rows["reference"] = (side * lead["reference_log_prob"]).to_numpy()
-    rows = rows[disputed.to_numpy()]
+    rows["served"] = (side * lead["log_prob"] > 0).astype(float)
+    rows["reference"] = side * lead["reference_log_prob"]
+    rows = rows[disputed]
     dpo = rows[rows["loss"] == "dpo"]
     share, beta = dpo["share"].astype(float), dpo["beta"].astype(float)
     optimum = np.log(share / (1 - share)) / beta + dpo["reference"] > 0

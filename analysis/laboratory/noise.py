@@ -25,7 +25,7 @@ def answer(arms: Arms, family: Family) -> Drawing:
         if loss != "kto":
             more, less = (f"is {than} for {name} than for KTO" for than in ("more", "less"))
             family.interact(
-                UTILITY, cost(loss), cost("kto"), f"What wrong labels cost, {name} against KTO,", more, less
+                UTILITY, cost(loss), cost("kto"), "What wrong labels cost", more, less
             )
     lines = [dose.Line.of_loss(loss) for loss in LOSSES]
     names = [f"{share:.0%}" for share in shares]

@@ -75,8 +75,8 @@ def _about(sweep: Sweep) -> str:
     states = Counter(record.state for record in sweep.records if record.state != "superseded")
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     made = [record.json("environment.json") for record in sweep.records]
-    devices = sorted({str(one["device"]) for one in made if one})
-    commits = sorted({str(one["commit"]).removesuffix("-dirty") for one in made if one})
+    devices = sorted({str(one.get("device", "unknown")) for one in made})
+    commits = sorted({str(one.get("commit", "unknown")).removesuffix("-dirty") for one in made})
     minutes = sweep.runs["wall_seconds"].sum() / 60
     seeds = sweep.runs["seed"].nunique()
     return (
