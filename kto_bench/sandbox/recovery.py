@@ -195,8 +195,8 @@ def probabilities(annotator: SimulatedAnnotator, answers: Answers) -> Array:
     swing = answers.seen.swing
     if annotator.reference_point == "prompt_average":  # of two, so only their difference counts, and its noise
         difference = (sure[0::2] - sure[1::2]) + annotator.noise * 2**0.5 * _NODES[:, None]
-        values = annotator.value(difference / 2, swing[0::2]), annotator.value(-difference / 2, swing[1::2])
-        return _mean(annotator, values[0] - values[1])
+        first, second = annotator.value(difference / 2, swing[0::2]), annotator.value(-difference / 2, swing[1::2])
+        return _mean(annotator, first - second)
     if annotator.reference_point == "policy_average":  # of a long sitting, in which noise averages out
         reference = float(np.repeat(answers.count, together) @ sure / (together * answers.count.sum()))
     else:
