@@ -27,7 +27,7 @@ def choices(annotator, shown, seed):
 
 @pytest.mark.parametrize(("ask", "free", "cases"), [(thumbs, THUMBS, CASES), (choices, CHOICES, 60)])
 def test_95_percent_of_the_intervals_hold_the_truth(ask, free, cases):
-    """In each case the labels of 800 prompts are drawn anew. The share that holds is binomial: 99.9% of the studies of an
+    """In each case 800 prompts are labelled anew. How many intervals hold is binomial: 99.9% of the studies of an
     exact method lie within the bounds, for each parameter and, taken as independent, over all."""
     shown = comparisons(3, 800, held_out=False)
     held = dict.fromkeys(free, 0)
