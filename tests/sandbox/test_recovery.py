@@ -25,7 +25,7 @@ def choices(annotator, shown, seed):
     return Answers.of(from_choices(shown, annotator.choose(shown, random.Random(seed))))
 
 
-@pytest.mark.parametrize(("ask", "free", "cases"), [(thumbs, THUMBS, CASES), (choices, CHOICES, 60)])
+@pytest.mark.parametrize(("ask", "free", "cases"), [(thumbs, THUMBS, CASES), (choices, CHOICES, 25)])
 def test_95_percent_of_the_intervals_hold_the_truth(ask, free, cases):
     """In each case 800 prompts are labelled anew. How many intervals hold is binomial: 99.9% of the studies of an
     exact method lie within the bounds, for each parameter and, taken as independent, over all."""
