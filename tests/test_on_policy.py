@@ -250,8 +250,14 @@ def test_thumbs_by_a_judges_score(on_policy: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("kind", ["paired", "binary"])
-def test_a_reward_model_learns_the_feedback_and_annotates_by_it(on_policy: MakeConfig, kind: str) -> None:
+def test_a_reward_model_learns_the_feedback_and_annotates_by_it(
+    on_policy: MakeConfig, tmp_path: Path, kind: str
+) -> None:
+    pairs = [{"prompt": f"w{i}", "chosen": f"w50 w{i % 7}", "rejected": f"w51 w{i % 5}"} for i in range(48)]
+    path = tmp_path / "w50_is_better.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in pairs))
     config = on_policy(
+        f"feedback.source.path={path}",
         "annotator@feedback.annotator=reward_model",
         "feedback.annotator.train={learning_rate: 1e-2, epochs: 8, pairs_per_step: 8, validation_fraction: 0.2}",
         f"feedback.kind_of_feedback={kind}",
@@ -261,7 +267,7 @@ def test_a_reward_model_learns_the_feedback_and_annotates_by_it(on_policy: MakeC
     )
     done(config)
     facts = read(artifact(config, "reward_model") / "reward_model.json")
-    assert facts["validation_accuracy"] == 1.0, "chosen completions have two words, rejected ones four"
+    assert facts["validation_accuracy"] == 1.0
     assert facts["last_loss"] < 0.1 < 0.693
     folder = artifact(config, "annotate/round-2")
     rows = read_lines(folder / "train.jsonl")
