@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +37,13 @@ class RoundStages:
     """One round. Describing its stages computes nothing."""
 
     def __init__(
-        self, config: Config, stages: Stages, feedback: OnPolicyFeedback, loss: Loss, span: Span, earlier: list[RoundStages]
+        self,
+        config: Config,
+        stages: Stages,
+        feedback: OnPolicyFeedback,
+        loss: Loss,
+        span: Span,
+        earlier: list[RoundStages],
     ) -> None:
         """``earlier`` are the rounds before this one."""
         self._config, self._stages, self._feedback, self._loss = config, stages, feedback, loss
@@ -106,9 +111,7 @@ class RoundStages:
             encoder, saved = Encoder(tokenizer, **limits), saved_beside(folder) / TOKENS
             backend = backend_for(generation, checkpoint, limits["max_prompt_tokens"])
             try:
-                rows_, answers = generate(
-                    backend, encoder, prompts, generation, derive(seed, "sample"), advance, saved
-                )
+                rows_, answers = generate(backend, encoder, prompts, generation, derive(seed, "sample"), advance, saved)
             finally:
                 forget()  # training comes next, and needs the memory
             write_lines(folder / TOKENS, map(asdict, answers))

@@ -1,4 +1,4 @@
-"""Feedback on policy: rounds of sampling, annotating and aligning, on an ordinary checkpoint with feedback of one's own."""
+"""Feedback on policy: rounds of sampling, annotating and aligning, on an ordinary checkpoint."""
 
 from __future__ import annotations
 
