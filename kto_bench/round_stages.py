@@ -58,6 +58,8 @@ class RoundStages:
         rounds: list[RoundStages] = []
         for first, last in feedback.spans(updates):
             rounds.append(cls(config, stages, feedback, loss, Span(first, last, updates), rounds))
+            # Now, from the first on: that of the last would look up all before it in one chain, which may be too deep.
+            _ = rounds[-1].align.fingerprint
         return rounds
 
     @property
@@ -263,8 +265,12 @@ def collect_rounds(folders: dict[str, Path], data: dict[str, Any]) -> dict[str, 
 
     sittings = [read(f"annotate/{part}") for part in parts]
     trained = [read(f"align/{part}") if f"align/{part}" in folders else data for part in parts]
-    warnings = [f"round {one['round']}: {text}" for one in sittings for text in one["warnings"]]
-    warnings += [text for one in trained for text in one["warnings"]]
+    rounds_of: dict[str, list[str]] = {}
+    for one in sittings:
+        for text in one["warnings"]:
+            rounds_of.setdefault(text, []).append(str(one["round"]))
+    warnings = [f"round{'s' * (len(of) > 1)} {', '.join(of)}: {text}" for text, of in rounds_of.items()]
+    warnings += data["warnings"]  # of the metrics of all rounds, and of the classes in the last
 
     def total(field: str) -> dict[str, int]:
         names = dict.fromkeys(name for one in trained for name in one[field])

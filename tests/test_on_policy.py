@@ -162,7 +162,7 @@ def test_the_record_tells_of_all_rounds(on_policy: MakeConfig) -> None:
 def test_a_binary_loss_that_is_told_one_class_only_goes_on_with_a_warning(on_policy: MakeConfig) -> None:
     config = on_policy("loss=kto", "feedback.kind_of_feedback=binary", "feedback.rounds=2", annotator="Pleased")
     warnings = read(done(config) / "data.json")["warnings"]
-    assert any("round 2" in text and "none of" in text and "undesirable" in text for text in warnings)
+    assert any(text.startswith("rounds 1, 2: ") and "none of" in text and "undesirable" in text for text in warnings)
 
 
 def test_a_round_without_any_pair_makes_no_update(on_policy: MakeConfig) -> None:
@@ -287,6 +287,12 @@ def test_losses_share_what_the_first_round_is_made_of(on_policy: MakeConfig) -> 
         assert dpo[stage] == simpo[stage]
     assert dpo["sample/round-2"] != simpo["sample/round-2"]
     assert describe(on_policy())[0].fingerprints["feedback"] == dpo["feedback"]
+
+
+def test_hundreds_of_rounds_can_be_planned(on_policy: MakeConfig) -> None:
+    plan, _ = describe(on_policy("loss=humanline_dpo", "feedback.rounds=online", "train.steps=300"))
+    assert sum(stage.name == "align" for stage in plan.stages.values()) == 300
+    assert plan.fingerprint
 
 
 def test_without_a_loss_the_start_is_evaluated(on_policy: MakeConfig) -> None:
