@@ -290,8 +290,8 @@ def test_losses_share_what_the_first_round_is_made_of(on_policy: MakeConfig) -> 
 
 
 def test_hundreds_of_rounds_can_be_planned(on_policy: MakeConfig) -> None:
-    plan, _ = describe(on_policy("loss=humanline_dpo", "feedback.rounds=online", "train.steps=300"))
-    assert sum(stage.name == "align" for stage in plan.stages.values()) == 300
+    plan, _ = describe(on_policy("loss=humanline_dpo", "feedback.rounds=online", "train.steps=150"))
+    assert sum(stage.name == "align" for stage in plan.stages.values()) == 150
     assert plan.fingerprint
 
 
