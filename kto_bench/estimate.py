@@ -115,7 +115,7 @@ def estimate(cells: Iterable[Cell], history: History, workers: int = 1) -> Estim
             if distinct.get(fingerprint) is None:
                 distinct[fingerprint] = seconds
                 rough |= seconds is not None and fingerprint not in present and not history.knows(stage, cell.labels)
-            names[fingerprint] = stage
+            names[fingerprint] = stage.partition("/")[0]
             chain += seconds or 0.0
         chains.append(chain)
     work = sum(seconds for seconds in distinct.values() if seconds is not None)

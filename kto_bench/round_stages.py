@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +37,13 @@ class RoundStages:
     """One round. Describing its stages computes nothing."""
 
     def __init__(
-        self, config: Config, stages: Stages, feedback: OnPolicyFeedback, loss: Loss, span: Span, earlier: list[RoundStages]
+        self,
+        config: Config,
+        stages: Stages,
+        feedback: OnPolicyFeedback,
+        loss: Loss,
+        span: Span,
+        earlier: list[RoundStages],
     ) -> None:
         """``earlier`` are the rounds before this one."""
         self._config, self._stages, self._feedback, self._loss = config, stages, feedback, loss
@@ -53,6 +58,8 @@ class RoundStages:
         rounds: list[RoundStages] = []
         for first, last in feedback.spans(updates):
             rounds.append(cls(config, stages, feedback, loss, Span(first, last, updates), rounds))
+            # Now, from the first on: that of the last would look up all before it in one chain, which may be too deep.
+            _ = rounds[-1].align.fingerprint
         return rounds
 
     @property
@@ -106,9 +113,7 @@ class RoundStages:
             encoder, saved = Encoder(tokenizer, **limits), saved_beside(folder) / TOKENS
             backend = backend_for(generation, checkpoint, limits["max_prompt_tokens"])
             try:
-                rows_, answers = generate(
-                    backend, encoder, prompts, generation, derive(seed, "sample"), advance, saved
-                )
+                rows_, answers = generate(backend, encoder, prompts, generation, derive(seed, "sample"), advance, saved)
             finally:
                 forget()  # training comes next, and needs the memory
             write_lines(folder / TOKENS, map(asdict, answers))
@@ -260,8 +265,12 @@ def collect_rounds(folders: dict[str, Path], data: dict[str, Any]) -> dict[str, 
 
     sittings = [read(f"annotate/{part}") for part in parts]
     trained = [read(f"align/{part}") if f"align/{part}" in folders else data for part in parts]
-    warnings = [f"round {one['round']}: {text}" for one in sittings for text in one["warnings"]]
-    warnings += [text for one in trained for text in one["warnings"]]
+    rounds_of: dict[str, list[str]] = {}
+    for one in sittings:
+        for text in one["warnings"]:
+            rounds_of.setdefault(text, []).append(str(one["round"]))
+    warnings = [f"round{'s' * (len(of) > 1)} {', '.join(of)}: {text}" for text, of in rounds_of.items()]
+    warnings += data["warnings"]  # of the metrics of all rounds, and of the classes in the last
 
     def total(field: str) -> dict[str, int]:
         names = dict.fromkeys(name for one in trained for name in one[field])

@@ -35,10 +35,10 @@ from kto_bench.record import Record
 from kto_bench.round_stages import collect_rounds
 from kto_bench.screen import Screen
 from kto_bench.stages import Stages
-from kto_bench.watch import Watch
 from kto_bench.store import Fetched, Stage, Store, fingerprint_of, locked
 from kto_bench.tracking import WandbMirror
 from kto_bench.training.examples import REPORT
+from kto_bench.watch import Watch
 
 State = Literal["done", "failed", "cached"]
 

@@ -6,9 +6,13 @@ of an axis or a stream to a sweep changes no other. Nothing else in a run is ran
 | axis                         | streams, and what they decide                                                   |
 | ---------------------------- | ------------------------------------------------------------------------------- |
 | ``seeds.initialisation``     | "initialisation": the weights of a base model made here; "corpus": what it is   |
-|                              | pretrained on; "adapter", "value head" and "control tokens": new weights        |
-| ``seeds.data_order``         | "data order", by epoch: which examples a step sees, and KTO's mismatched pairs  |
-| ``seeds.sampling``           | "generate", by prompt: the completions that are sampled; "benchmark"            |
+|                              | pretrained on; "adapter", "value head" and "control tokens": new weights;       |
+|                              | "annotator": the head of a reward model, and the order of its training          |
+| ``seeds.data_order``         | "data order", by epoch: which examples a step sees, and KTO's mismatched pairs; |
+|                              | of feedback on policy, which prompts are asked when                             |
+| ``seeds.sampling``           | "generate", by prompt: the completions that are sampled; "benchmark"; of        |
+|                              | feedback on policy "sample", by place in the stream of prompts, and "annotate", |
+|                              | by round: the annotator's luck                                                  |
 | ``feedback.keep_seed``       | "subsample": which part of the feedback is kept, where not all of it is         |
 |                              | "label noise": which labels are turned round, where any are                     |
 | ``feedback.seed`` (mixture)  | "mixture": which rows of a part are left out, where not all are taken           |

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,12 @@ from kto_bench.feedback.subsampling import IDS, trained_kind, trained_part, writ
 from kto_bench.feedback.token_lists import Tokens, as_lists
 from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_rows
 from kto_bench.implied_reward_stages import ImpliedRewardStages
-from kto_bench.lines import read_lines
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
 from kto_bench.models import DIGESTS, load_policy, load_tokenizer, pad_id_of, parameters_of
 from kto_bench.round_stages import RoundStages
 from kto_bench.screen import Advance
-from kto_bench.seeds import derive
-from kto_bench.store import Stage, saved_beside
+from kto_bench.store import Stage
 from kto_bench.training.budget import Costs
 from kto_bench.training.config import TrainConfig
 from kto_bench.training.examples import steps_of, tokenise_into, tokenised
@@ -176,7 +174,9 @@ class Stages:
             self._save_reference(folder, _at(inputs["policy"], step), prompts, data.completions, advance)
 
         inputs = {"policy": policy, "tokens": tokens}
-        return self.describe("reference", settings, inputs, self._by_workers(attribute, train, build), train.nodes, part)
+        return self.describe(
+            "reference", settings, inputs, self._by_workers(attribute, train, build), train.nodes, part
+        )
 
     def mismatched_reference_of(
         self,

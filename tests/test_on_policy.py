@@ -1,4 +1,4 @@
-"""Feedback on policy: rounds of sampling, annotating and aligning, on an ordinary checkpoint with feedback of one's own."""
+"""Feedback on policy: rounds of sampling, annotating and aligning, on an ordinary checkpoint."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_the_record_tells_of_all_rounds(on_policy: MakeConfig) -> None:
 def test_a_binary_loss_that_is_told_one_class_only_goes_on_with_a_warning(on_policy: MakeConfig) -> None:
     config = on_policy("loss=kto", "feedback.kind_of_feedback=binary", "feedback.rounds=2", annotator="Pleased")
     warnings = read(done(config) / "data.json")["warnings"]
-    assert any("round 2" in text and "none of" in text and "undesirable" in text for text in warnings)
+    assert any(text.startswith("rounds 1, 2: ") and "none of" in text and "undesirable" in text for text in warnings)
 
 
 def test_a_round_without_any_pair_makes_no_update(on_policy: MakeConfig) -> None:
@@ -250,8 +250,14 @@ def test_thumbs_by_a_judges_score(on_policy: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("kind", ["paired", "binary"])
-def test_a_reward_model_learns_the_feedback_and_annotates_by_it(on_policy: MakeConfig, kind: str) -> None:
+def test_a_reward_model_learns_the_feedback_and_annotates_by_it(
+    on_policy: MakeConfig, tmp_path: Path, kind: str
+) -> None:
+    pairs = [{"prompt": f"w{i}", "chosen": f"w50 w{i % 7}", "rejected": f"w51 w{i % 5}"} for i in range(48)]
+    path = tmp_path / "w50_is_better.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in pairs))
     config = on_policy(
+        f"feedback.source.path={path}",
         "annotator@feedback.annotator=reward_model",
         "feedback.annotator.train={learning_rate: 1e-2, epochs: 8, pairs_per_step: 8, validation_fraction: 0.2}",
         f"feedback.kind_of_feedback={kind}",
@@ -261,7 +267,7 @@ def test_a_reward_model_learns_the_feedback_and_annotates_by_it(on_policy: MakeC
     )
     done(config)
     facts = read(artifact(config, "reward_model") / "reward_model.json")
-    assert facts["validation_accuracy"] == 1.0, "chosen completions have two words, rejected ones four"
+    assert facts["validation_accuracy"] == 1.0
     assert facts["last_loss"] < 0.1 < 0.693
     folder = artifact(config, "annotate/round-2")
     rows = read_lines(folder / "train.jsonl")
@@ -281,6 +287,12 @@ def test_losses_share_what_the_first_round_is_made_of(on_policy: MakeConfig) -> 
         assert dpo[stage] == simpo[stage]
     assert dpo["sample/round-2"] != simpo["sample/round-2"]
     assert describe(on_policy())[0].fingerprints["feedback"] == dpo["feedback"]
+
+
+def test_hundreds_of_rounds_can_be_planned(on_policy: MakeConfig) -> None:
+    plan, _ = describe(on_policy("loss=humanline_dpo", "feedback.rounds=online", "train.steps=150"))
+    assert sum(stage.name == "align" for stage in plan.stages.values()) == 150
+    assert plan.fingerprint
 
 
 def test_without_a_loss_the_start_is_evaluated(on_policy: MakeConfig) -> None:

@@ -17,8 +17,8 @@ from kto_bench.preemption import Preemption
 from kto_bench.run import describe, execute
 from kto_bench.screen import Screen
 from kto_bench.stages import Stages
-from kto_bench.watch import Watch
 from kto_bench.training.config import RESOURCES, TrainConfig
+from kto_bench.watch import Watch
 
 BOTH = {"reference", "mismatched_reference"}
 MISMATCHED = {"mismatched_reference"}

@@ -115,8 +115,8 @@ def summary_of(feedback: Feedback, completions: Sequence[Mapping[str, Any]]) -> 
         counts["warnings"].append(f"in all {n // 2} pairs, {EQUAL}, so there is nothing to learn from and no update")
     if counts["share_capped"] > 0.5:
         counts["warnings"].append(
-            f"{counts['share_capped']:.0%} of the completions were cut at feedback.generation.max_new_tokens, and are "
-            "trained on as if they ended there; raise it"
+            "more than half of the completions were cut at feedback.generation.max_new_tokens, and are trained on as "
+            "if they ended there; raise it"
         )
     return counts
 

@@ -77,6 +77,6 @@ def save_reference(
     parts = processes.gather(mine)
     if processes.first:
         rows_of = {index: row for part in parts for index, row in part.items()}
-        values = np.concatenate([rows_of[index] for index in range(len(completions))])
+        values = np.concatenate([np.empty(0), *(rows_of[index] for index in range(len(completions)))])
         np.save(folder / "log_probs.npy", values.astype(np.float32))
         np.save(folder / "lengths.npy", lengths_of(completions))

@@ -55,9 +55,9 @@ def train_reward_model(
     steps = schedule(
         units_of(data, "paired"),
         data.prompt_of,
-        completions_per_step=2 * min(settings.pairs_per_step, max(1, len(train))),
-        epochs=max(settings.epochs, 1 / max(1, len(train))),
-        steps=None,
+        completions_per_step=2 * settings.pairs_per_step,
+        epochs=settings.epochs,
+        steps=max(1, int(len(train) * settings.epochs) // settings.pairs_per_step),
         seed=seed,
         mismatched=False,
     )

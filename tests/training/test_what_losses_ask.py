@@ -28,7 +28,6 @@ from kto_bench.preemption import Preemption
 from kto_bench.run import describe, execute
 from kto_bench.screen import Screen
 from kto_bench.stages import Stages
-from kto_bench.watch import Watch
 from kto_bench.store import Store
 from kto_bench.training import controls
 from kto_bench.training.carried import Cached, save_synced
@@ -37,6 +36,7 @@ from kto_bench.training.logprobs import Scorer
 from kto_bench.training.loop import Safety, Trainer
 from kto_bench.training.lora import add_adapter
 from kto_bench.training.saves import Saves
+from kto_bench.watch import Watch
 
 # ---- a reference that is synced with the policy
 

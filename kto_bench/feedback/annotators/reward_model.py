@@ -84,7 +84,9 @@ class RewardModelAnnotator(FittedAnnotator):
     def approve(self, shown: Sequence[Candidates], rng: random.Random) -> list[list[bool]]:
         """By the mean reward of the training's completions."""
         mean = self._fitted.mean
-        return [[_above(reward - mean, self.temperature, rng) for reward in rewards] for rewards in self._rewards(shown)]
+        return [
+            [_above(reward - mean, self.temperature, rng) for reward in rewards] for rewards in self._rewards(shown)
+        ]
 
     def rate(self, shown: Sequence[Candidates], rng: random.Random) -> list[list[int]]:
         """By fifths of the rewards of the training's completions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -37,7 +38,9 @@ class OnPolicyFeedback(FeedbackSource):
     reference: Literal["start", "previous"] = Field(
         "start", description="the reference of each round: the start, or the policy that the round begins with"
     )
-    samples_per_prompt: int = Field(2, ge=1, description="completions of each prompt; of paired feedback an even number")
+    samples_per_prompt: int = Field(
+        2, ge=1, description="completions of each prompt; of paired feedback an even number"
+    )
     generation: Generation = Generation(temperature=1.0, top_p=1.0)
 
     @field_validator("source")
@@ -50,7 +53,7 @@ class OnPolicyFeedback(FeedbackSource):
             )
         if source.alters:
             raise ConfigError(
-                "feedback.source: keep_desirable, keep_undesirable, one_completion_per_prompt and label_noise are about "
+                "feedback.source: keep_desirable, keep_undesirable, one_completion_per_prompt and label_noise change "
                 "labels, and only the prompts of the source are trained on; leave them alone"
             )
         return source
@@ -105,7 +108,7 @@ class OnPolicyFeedback(FeedbackSource):
         """The updates of each round, as (the number before the first, the last)."""
         rounds = updates if self.rounds == "online" else self.rounds
         ends = [updates * number // rounds for number in range(rounds + 1)]
-        return list(zip(ends, ends[1:], strict=False))
+        return list(pairwise(ends))
 
     def prompts_per_update(self, train: TrainConfig) -> int:
         """How many prompts one update is about."""
