@@ -54,9 +54,10 @@ def learnt(sweep: Sweep) -> pd.DataFrame:
 
 def _excess(turned: pd.DataFrame, clean: pd.DataFrame, cell: tuple[str, str, str]) -> tuple[float, float, float]:
     parts = {name: dict(cells(rows)).get(cell) for name, rows in (("turned", turned), ("clean", clean))}
-    if any(part is None for part in parts.values()):
-        return (float("nan"),) * 3
-    first, second = (matrix(part, "right", "example") for part in parts.values())
+    tables = [matrix(part, "right", "example") for part in parts.values() if part is not None]
+    if len(tables) < len(parts):
+        return float("nan"), float("nan"), float("nan")
+    first, second = tables
     seeds = first.index.intersection(second.index)
     first, second = first.loc[seeds], second.loc[seeds]
     rng = stream("mislabelled excess", *cell)

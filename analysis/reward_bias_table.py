@@ -23,7 +23,7 @@ GOLD = "utility"
 
 def features(table: pd.DataFrame) -> list[str]:
     """tokens, and the scores of the source that are no judgement of quality."""
-    return ["tokens", *(column for column in table if column not in KNOWN | {"tokens"})]
+    return ["tokens", *(str(column) for column in table if column not in KNOWN | {"tokens"})]
 
 
 def correlations(sweep: Sweep) -> pd.DataFrame:
@@ -93,7 +93,7 @@ def make(sweep: Sweep) -> Sheet:
         values=["raw", "raw_low", "raw_high", "given", "given_low", "given_high"],
         sort=False,
     )
-    wide.columns = [f"{feature}_{name}" for name, feature in wide.columns]
+    wide.columns = ["_".join(map(str, reversed(column))) for column in wide.columns.to_list()]
     order = [cell for cell, _ in cells(numbers)]
     return Sheet(wide.loc[order].reset_index(), pd.DataFrame(rows), caption)
 

@@ -13,6 +13,7 @@ from analysis.implied_rewards import examples, kinds, matrices, probabilities
 from analysis.registry import Entry, NoDataError, Sheet
 from kto_bench.results import Sweep
 
+MISSING = dict.fromkeys(("value", "low", "high"), np.nan)
 SCALES = {"own": "own scale", "fitted": "fitted scale"}
 
 
@@ -30,13 +31,13 @@ def classification(sweep: Sweep) -> pd.DataFrame:
         row: dict[str, Any] = {**dict(zip(CELL, cell, strict=True)), "pair": pair}
         numbers = {"accuracy": "right", **{f"brier_{scale}": f"brier_{scale}" for scale in SCALES}}
         for name, column in numbers.items():
-            found = estimates(group, column, unit="example", bounded=True)
-            row |= _columns(name, *found.iloc[0][["value", "low", "high"]] if len(found) else (np.nan,) * 3)
+            for found in rows_of(estimates(group, column, unit="example", bounded=True)) or [MISSING]:
+                row |= _columns(name, found["value"], found["low"], found["high"])
         for scale in SCALES:
             p, y = matrices(group, f"confidence_{scale}", f"correct_{scale}")
             if p.size:
-                found = calibration.calibration(p, y, stream(f"calibration {scale} {pair}", *cell))
-                row |= _columns(f"ece_{scale}", found.value, found.low, found.high)
+                error = calibration.calibration(p, y, stream(f"calibration {scale} {pair}", *cell))
+                row |= _columns(f"ece_{scale}", error.value, error.low, error.high)
             else:
                 row |= _columns(f"ece_{scale}", *(np.nan,) * 3)
         margins, outcomes = matrices(group, "margin", "outcome")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kto_bench.config import Config
+from kto_bench.evaluation.benchmarks.choices import CHOICES
 from kto_bench.evaluation.benchmarks.suite import Benchmarks
 from kto_bench.evaluation.question_sets.question_set import QuestionSet
 from kto_bench.feedback.tokens import Encoder
@@ -168,6 +169,7 @@ class EvaluationStages:
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
             from kto_bench.evaluation.generation.loaded import loaded
 
+            choices: list[dict[str, Any]] = []
             scores, rows = benchmarks.run(
                 *loaded(self._checkpoint(inputs)),
                 derive(seed, "benchmark"),
@@ -175,8 +177,11 @@ class EvaluationStages:
                 data_root=evaluation.data_root,
                 allow_code_execution=evaluation.allow_code_execution,
                 saved=saved_beside(folder),
+                on_choices=choices.extend,
             )
             write_lines(folder / "benchmarks.jsonl", rows)
+            if choices:
+                write_lines(folder / CHOICES, choices)
             (folder / "scores.json").write_text(json.dumps(scores, indent=2), encoding="utf-8")
 
         settings = {"benchmarks": depends, "seed": seed, **self._of_step}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from kto_bench.results import Record
 
@@ -96,6 +98,32 @@ def _at(config: Any, key: str) -> Any:
     for part in key.split("."):
         config = config.get(part) if isinstance(config, dict) else None
     return float("nan") if config is None else config
+
+
+def choices(record: Record) -> list[dict[str, Any]]:
+    """One per multiple-choice document of which the log-probabilities of the choices are known."""
+    scores = record.json("scores.json").get("benchmarks") or {}
+    rows = []
+    for row in record.lines("choices.jsonl"):
+        normalised = str((scores.get(row["task"]) or {}).get("metric")).partition(",")[0] == "acc_norm"
+        logits = np.array(row["log_probs"])
+        if normalised:
+            logits = logits / np.array(row["characters"])
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        right = np.eye(len(p))[row["right"]]
+        rows.append(
+            {
+                "task": row["task"],
+                "doc_id": row["doc_id"],
+                "normalised": normalised,
+                "probability": float(p[row["right"]]),
+                "confidence": float(p.max()),
+                "correct": float(p.argmax() == row["right"]),
+                "brier": float(((p - right) ** 2).sum()),
+            }
+        )
+    return rows
 
 
 def question_sets(record: Record) -> list[dict[str, Any]]:

@@ -172,6 +172,17 @@ class Sweep:
         return self._table(lambda record: record.lines("benchmarks.jsonl"), ["task", "metric", "doc_id", "value"])
 
     @cached_property
+    def choices(self) -> pd.DataFrame:
+        """One row per run, multiple-choice task and document, where ``evaluation.benchmarks.choices`` recorded them.
+
+        task, doc_id, normalised (whether log-probabilities are divided by the choice's characters, as for tasks that
+        are scored by acc_norm), probability (of the right choice, among the choices), confidence (the largest one),
+        correct (1 if that is the right one's, else 0), and brier, the sum over choices of (p - right)^2 (Brier 1950).
+        """
+        columns = ["task", "doc_id", "normalised", "probability", "confidence", "correct", "brier"]
+        return self._table(result_rows.choices, columns)
+
+    @cached_property
     def over_training(self) -> pd.DataFrame:
         """One row per run, step at which it was evaluated (the last included) and prompt: step, completions (seen in
         training so far), prompt_id, tokens, ended, kl (in nats from the start), preference and the judge's scores."""

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from kto_bench.config import Config
 from kto_bench.evaluation import implied_reward
+from kto_bench.evaluation.benchmarks.choices import CHOICES
 from kto_bench.evaluation.generation.guards import score_guards
 from kto_bench.evaluation.generation.loaded import forget
 from kto_bench.feedback.subsampling import IDS
@@ -252,6 +253,8 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
     if benchmarks := [folder for name, folder in folders.items() if name.startswith("benchmark/") and "@" not in name]:
         lines = [row for folder in benchmarks for row in read_lines(folder / "benchmarks.jsonl")]
         write_lines(record.folder / "benchmarks.jsonl", lines)
+        if choices := [row for folder in benchmarks for row in read_lines(folder / CHOICES)]:
+            write_lines(record.folder / CHOICES, choices)
         for folder in benchmarks:
             scores["benchmarks"] |= json.loads((folder / "scores.json").read_text(encoding="utf-8"))
     record.write_json("scores.json", scores)

@@ -267,7 +267,7 @@ class Stages:
     @cached_property
     def implied_reward(self) -> ImpliedRewardStages:
         """The stages that read the policy as a reward model."""
-        return ImpliedRewardStages(self._config, self.policy, self.start, self.feedback, self.trained_on, self._stage)
+        return ImpliedRewardStages(self._config, self.policy, self.start, self.feedback, self.trained_on, self.describe)
 
     def _evaluation(self, policy: Stage, step: int | None = None) -> EvaluationStages:
         reference = self.start if self._config.at_steps else None

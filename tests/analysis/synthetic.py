@@ -121,6 +121,7 @@ def write_run(
         for i in range(prompts)
     ]
     write_lines(folder / "benchmarks.jsonl", facts)
+    write_choices(folder, seed, prompts)
     _write_over_training(folder, settings.pop("at_steps", ()), steps, preferences, facts)
     guards = {"n": prompts, "mean_tokens": float(lengths.mean()), "share_capped": float(1 - ended.mean())}
     guards |= {"share_empty": 0.0, "repetition_4gram": 0.02}
@@ -188,6 +189,23 @@ def write_implied_rewards(
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "implied_rewards.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
     return {"declared": loss not in ("none", "sft"), "reference_point": 0.0 if thumbs else None, "examples": len(rows)}
+
+
+def write_choices(folder: Path, seed: int, documents: int, temperature: float = 1.0, normalised: bool = False) -> None:
+    """Documents of four choices, of which each is right with the probability that the policy's log-probabilities,
+    divided by ``temperature``, give it among the others; choices of twice the length are told apart by acc_norm."""
+    rng = np.random.default_rng([seed, 9])
+    rows = []
+    for number in range(documents):
+        logits = rng.normal(0, 1.5, 4)
+        probabilities = np.exp(logits) / np.exp(logits).sum()
+        right = int(rng.choice(4, p=probabilities))
+        lengths = [10, 20, 10, 20] if normalised else [10, 10, 10, 10]
+        said = temperature * logits * (np.array(lengths) if normalised else 1)
+        row = {"task": "sandbox_facts", "doc_id": number, "right": right}
+        rows.append({**row, "log_probs": [round(float(x), 4) for x in said], "characters": lengths})
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "choices.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
 def _question_set(win: float) -> dict[str, Any]:

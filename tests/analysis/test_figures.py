@@ -49,6 +49,7 @@ def test_modules_are_discovered_in_the_order_of_the_report():
         "mislabelled_table",
         "reward_bias_table",
         "utility_gap",
+        "choices_table",
         "data_report",
     ]
 

@@ -9,6 +9,7 @@ import pytest
 import synthetic
 
 from analysis import (
+    choices_table,
     mislabelled_table,
     over_optimisation,
     reliability,
@@ -179,3 +180,33 @@ def test_records_without_implied_rewards_say_so(tmp_path, module):
     with pytest.raises(NoDataError, match="implied reward"):
         module(Sweep.load("s", tmp_path))
     assert isinstance(Sweep.load("s", tmp_path).implied_rewards, pd.DataFrame)
+
+
+def test_choices_by_hand(tmp_path):
+    folder = synthetic.write_run(tmp_path / "s", "dpo", "sft", 0)
+    rows = [
+        {"task": "plain", "doc_id": 0, "right": 1, "log_probs": [np.log(0.1), np.log(0.3)], "characters": [1, 1]},
+        {"task": "long", "doc_id": 0, "right": 0, "log_probs": [2 * np.log(0.5), np.log(0.25)], "characters": [2, 1]},
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "choices.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    scores = json.loads((folder / "scores.json").read_text())
+    scores["benchmarks"] = {"plain": {"metric": "acc"}, "long": {"metric": "acc_norm"}}
+    synthetic.write_json(folder / "scores.json", scores)
+    table = Sweep.load("s", tmp_path).choices.set_index("task")
+    plain, long = table.loc["plain"], table.loc["long"]
+    assert (plain["probability"], plain["brier"]) == (pytest.approx(0.75), pytest.approx(2 * 0.25**2))
+    assert not plain["normalised"]
+    assert (long["probability"], long["correct"]) == (pytest.approx(0.5 / 0.75), 1.0), "per character 0.5 against 0.25"
+
+
+def test_calibrated_choices_have_little_error_and_bold_ones_much(tmp_path):
+    for name, temperature in (("calm", 1.0), ("bold", 5.0)):
+        for seed in (0, 1):
+            folder = synthetic.write_run(tmp_path / name, "dpo", "sft", seed, prompts=400)
+            synthetic.write_choices(folder, seed, 400, temperature)
+    calm, bold = (choices_table.calibrations(Sweep.load(name, tmp_path)).iloc[0] for name in ("calm", "bold"))
+    assert calm["accuracy"] == bold["accuracy"]
+    assert calm["ece"] < 0.05 < 0.15 < bold["ece_low"]
+    assert calm["brier_high"] < bold["brier_low"]
+    assert bold["confidence_low"] > bold["accuracy_high"]

@@ -14,6 +14,7 @@ import lm_eval
 from transformers import set_seed
 
 from kto_bench.component import ConfigError
+from kto_bench.evaluation.benchmarks.choices import choice_rows
 from kto_bench.evaluation.benchmarks.code_execution import CODE_EVAL
 from kto_bench.evaluation.benchmarks.policy_lm import PolicyLM
 from kto_bench.evaluation.benchmarks.task_loading import load
@@ -58,6 +59,11 @@ class BenchmarkRun:
 
     def __init__(self, benchmarks: Benchmarks, lm: PolicyLM, seed: int, settings: Settings) -> None:
         self._benchmarks, self._lm, self._seed, self._settings = benchmarks, lm, seed, settings
+        self._choices: dict[str, Rows] = {}
+
+    def choices(self, entry: str) -> Rows:
+        """The rows of ``choice_rows`` of a task, group or tag that ``entry`` was asked; none unless they are wanted."""
+        return self._choices.get(entry, [])
 
     def entry(
         self, manager: Any, entry: str, plans: Mapping[str, TaskPlan], progress: Callable[[int, int], None]
@@ -81,6 +87,7 @@ class BenchmarkRun:
             found[name] = self._kept(name) or self._leaf(name, task, plans[name], entry)
             done += sizes[name]
             progress(done, total)
+        self._choices[entry] = [row for one in found.values() for row in one.get("choices", [])]
         return self._together(entry, loaded, found)
 
     def _leaf(self, name: str, task: Any, plan: TaskPlan, entry: str) -> dict[str, Any]:
@@ -134,6 +141,8 @@ class BenchmarkRun:
             limits = {"seconds": CODE_EVAL.seconds, "megabytes": CODE_EVAL.megabytes}
             score["code_execution"] = {"network": sorted(CODE_EVAL.networks), **limits}
         kept = {"raw": raw, "score": score, "rows": rows}
+        if self._benchmarks.choices:
+            kept["choices"] = choice_rows(name, task, samples)
         if self._settings.saved is not None:
             self._settings.saved.mkdir(parents=True, exist_ok=True)
             write_atomically(self._file(name), json.dumps(kept, default=float))  # metrics may be NumPy's numbers

@@ -35,7 +35,8 @@ class Benchmarks(Component):
     no more than half of them. ``metrics`` names, per task, the metric that is *the* score (``acc_norm``, or
     ``exact_match,flexible-extract`` where a task has several filters); by default it is the first that the task lists.
     ``batch_size`` is fixed and stored, since low-precision log-likelihoods depend on it. ``untrained_sentences`` lets
-    IFEval do without NLTK's punkt_tab.
+    IFEval do without NLTK's punkt_tab. ``choices`` records the log-probability of every choice of multiple-choice
+    tasks, of which calibration is computed (docs/measures.md).
 
     ``suite`` and ``suite_version`` are what a named choice of all this is called in records and papers.
 
@@ -55,6 +56,7 @@ class Benchmarks(Component):
     max_new_tokens: int | None = Field(default=None, ge=1)
     metrics: dict[str, str] = Field(default_factory=dict)
     untrained_sentences: bool = False
+    choices: bool = False
 
     @field_validator("tasks")
     @classmethod
@@ -74,6 +76,8 @@ class Benchmarks(Component):
         """The fields, with the content of the task files in place of their path, and lm-eval's version."""
         files = hash_of_folder(folder_of(self.include_path)) if self.include_path else None
         fields = {key: value for key, value in super().identity().items() if not key.startswith("suite")}
+        if not self.choices:  # what is asked and scored is the same
+            del fields["choices"]
         return {**fields, "include_path": files, "lm_eval": _lm_eval()}
 
     def check(self, data_root: Path | None = None, allow_code_execution: bool = False) -> None:
@@ -145,6 +149,7 @@ class Benchmarks(Component):
         data_root: Path | None = None,
         allow_code_execution: bool = False,
         saved: Path | None = None,
+        on_choices: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
     ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
         """Evaluate a transformers causal language model: (scores by task, rows of benchmarks.jsonl).
 
@@ -158,7 +163,8 @@ class Benchmarks(Component):
         no mean of a number per document have none.
 
         ``seed`` draws few-shot examples and anything that a task samples. ``progress(done, total)`` counts documents of
-        the task or group at hand. Finished tasks are kept in the folder ``saved``, and taken from there.
+        the task or group at hand. Finished tasks are kept in the folder ``saved``, and taken from there. With
+        ``choices``, ``on_choices`` gets the rows of ``choice_rows`` of each task or group.
 
         Raises EvaluationError where a task fails, an outcome is not a number or a prompt starts with two BOS, and
         ConfigError where the chat template is missing or ``metrics`` names an unknown metric.
@@ -185,6 +191,7 @@ class Benchmarks(Component):
                     found, lines = runner.entry(manager, entry, tasks, told)
                     scores |= found
                     rows += lines
+                    on_choices(runner.choices(entry))
         return scores, rows
 
     def _plans(self, data_root: Path | None) -> tuple[Any, Plans]:
