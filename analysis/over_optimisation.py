@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,7 +15,10 @@ from analysis.over_training import points, span_of
 from analysis.registry import Drawing, Entry, NoDataError
 from kto_bench.results import Sweep
 
-SCORES = {"utility": ("gold", "-", "o"), "perceived": ("perceived", (0, (3, 1.5)), "^")}
+SCORES: dict[str, tuple[str, Any, str]] = {
+    "utility": ("gold", "-", "o"),
+    "perceived": ("perceived", (0, (3, 1.5)), "^"),
+}
 HEIGHT = 2.4
 """Inches per row of panels."""
 COLUMNS = 3
