@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from analysis import style
 from analysis.estimates import cells, interval_note, sample_size
@@ -44,6 +45,7 @@ def draw(sweep: Sweep) -> Drawing:
     settings = len({(setting, start) for setting, start, _ in keys}) > 1
     columns = min(COLUMNS, len({method for _, _, method in keys}))
     lines = -(-len(keys) // columns)
+    furthest = 1.05 * max(float(table["kl"].max()) for table in tables.values()) or 1.0
     with style.settings():
         figure = style.figure(height=HEIGHT * lines + 0.4)
         axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
@@ -55,8 +57,8 @@ def draw(sweep: Sweep) -> Drawing:
             heading += [style.short(f"{setting} from {style.start_name(start)}".strip())] if settings else []
             axis.set_title("\n".join(heading))
             axis.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
-            axis.set_xlim(left=0)
-            axis.locator_params(axis="x", nbins=5)
+            axis.set_xlim(0, furthest)
+            axis.set_xticks([tick for tick in MaxNLocator(5).tick_values(0, furthest) if tick <= furthest])
             axis.tick_params(labelbottom=True)
         for axis in axes.ravel()[len(keys) :]:
             axis.set_visible(False)
