@@ -24,7 +24,7 @@ def test_the_presets_that_are_compared_say_equally_much():
 
 
 def test_the_measures_are_what_they_say():
-    exact = agreement(SimulatedAnnotator(noise=0, temperature=1e-6, status_quo=0.31))
+    exact = agreement(SimulatedAnnotator(noise=0, temperature=1e-6, status_quo=0.3123))
     assert exact.choices == exact.thumbs == 1
     found = agreement(SimulatedAnnotator())
     shown, _ = module._measured()
