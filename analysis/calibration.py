@@ -59,8 +59,9 @@ def calibration(probabilities: Matrix, outcomes: Matrix, rng: Generator) -> Esti
     """
     value = float(np.mean([calibration_error(p, y)[0] for p, y in zip(probabilities, outcomes, strict=True)]))
     found = [_plug_in(p, y) for p, y in zip(probabilities, outcomes, strict=True)]
-    half = 1.96 * float(replicated(found, probabilities.shape[1], rng).std())
-    return Estimate(value, max(0.0, value - half), min(1.0, value + half), *probabilities.shape, "normal")
+    seeds, examples = probabilities.shape
+    half = 1.96 * float(replicated(found, examples, rng).std())
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half), seeds, examples, "normal")
 
 
 def _plug_in(probabilities: Matrix, outcomes: Matrix) -> Statistic:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from analysis import style
 from analysis.estimates import cells, interval_note, sample_size
@@ -13,7 +16,10 @@ from analysis.over_training import points, span_of
 from analysis.registry import Drawing, Entry, NoDataError
 from kto_bench.results import Sweep
 
-SCORES = {"utility": ("gold", "-", "o"), "perceived": ("perceived", (0, (3, 1.5)), "^")}
+SCORES: dict[str, tuple[str, Any, str]] = {
+    "utility": ("gold", "-", "o"),
+    "perceived": ("perceived", (0, (3, 1.5)), "^"),
+}
 HEIGHT = 2.4
 """Inches per row of panels."""
 COLUMNS = 3
@@ -39,6 +45,7 @@ def draw(sweep: Sweep) -> Drawing:
     settings = len({(setting, start) for setting, start, _ in keys}) > 1
     columns = min(COLUMNS, len({method for _, _, method in keys}))
     lines = -(-len(keys) // columns)
+    furthest = 1.05 * max(float(table["kl"].max()) for table in tables.values()) or 1.0
     with style.settings():
         figure = style.figure(height=HEIGHT * lines + 0.4)
         axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
@@ -50,8 +57,8 @@ def draw(sweep: Sweep) -> Drawing:
             heading += [style.short(f"{setting} from {style.start_name(start)}".strip())] if settings else []
             axis.set_title("\n".join(heading))
             axis.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
-            axis.set_xlim(left=0)
-            axis.locator_params(axis="x", nbins=5)
+            axis.set_xlim(0, furthest)
+            axis.set_xticks([tick for tick in MaxNLocator(5).tick_values(0, furthest) if tick <= furthest])
             axis.tick_params(labelbottom=True)
         for axis in axes.ravel()[len(keys) :]:
             axis.set_visible(False)

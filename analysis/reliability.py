@@ -47,7 +47,7 @@ def draw(sweep: Sweep) -> Drawing:
     shown = [scale for scale in SCALES if scale in set(table["scale"])]
     with style.settings():
         figure = style.figure(height=HEIGHT * len(panels) + 0.5)
-        axes = figure.subplots(len(panels), len(shown), squeeze=False)
+        axes = figure.subplots(len(panels), len(shown), squeeze=False, sharey="row")
         for line, ((setting, pair), rows) in zip(axes, panels, strict=True):
             for axis, scale in zip(line, shown, strict=True):
                 axis.plot([0.5 if pair else 0, 1], [0.5 if pair else 0, 1], color="#999999", linewidth=0.8, zorder=0)

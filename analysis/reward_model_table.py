@@ -31,7 +31,7 @@ def classification(sweep: Sweep) -> pd.DataFrame:
         row: dict[str, Any] = {**dict(zip(CELL, cell, strict=True)), "pair": pair}
         numbers = {"accuracy": "right", **{f"brier_{scale}": f"brier_{scale}" for scale in SCALES}}
         for name, column in numbers.items():
-            for found in rows_of(estimates(group, column, unit="example", bounded=True)) or [MISSING]:
+            for found in rows_of(estimates(group, column, unit="example", bounded=name == "accuracy")) or [MISSING]:
                 row |= _columns(name, found["value"], found["low"], found["high"])
         for scale in SCALES:
             p, y = matrices(group, f"confidence_{scale}", f"correct_{scale}")

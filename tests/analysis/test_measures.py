@@ -158,6 +158,7 @@ def test_gold_utility_falls_while_perceived_utility_rises(sweep):
     assert "4 steps" in drawing.caption
     shown = [axis for axis in drawing.figure.axes if axis.get_visible()]
     assert len(shown) == 4, "two losses from two starts"
+    assert all(axis.get_xlim()[1] > 3.0 for axis in shown), "the last point, at 3 nats, is inside"
     assert shown[0].transData.transform((4, 0))[0] - shown[0].transData.transform((0, 0))[0] == pytest.approx(
         2 * (shown[0].transData.transform((1, 0))[0] - shown[0].transData.transform((0, 0))[0])
     ), "a square-root axis"

@@ -197,3 +197,26 @@ def test_kto_needs_its_reference_point_from_the_whole_batch(make_batch: Any) -> 
     mismatched = batch.mismatched
     half = Completions(mismatched.policy[:4], mismatched.mask[:4], mismatched.reference[:4])
     assert kto.reference_point(half, {}).value != kto.reference_point(mismatched, {}).value
+
+
+@each_loss
+def test_the_implied_reward_of_a_completion_is_the_one_it_logs_whatever_it_is_compared_with(loss: Loss) -> None:
+    draw = torch.Generator().manual_seed(3)
+    ours, its, theirs = (-torch.rand(3, 4, generator=draw, dtype=torch.float64) for _ in range(3))
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]).bool()
+    completions = Completions(ours, mask, its if loss.needs_reference else None)
+    rewards = loss.implied_rewards(completions)
+    if loss.feedback == "paired":
+        other = Completions(theirs, mask, its if loss.needs_reference else None)
+        logged = loss(other, completions).statistics["rewards/rejected"][0]
+        assert rewards is not None
+        assert torch.equal(rewards, logged)
+    elif rewards is not None:
+        values = torch.zeros_like(ours) if loss.needs_values else None
+        point = torch.tensor(0.7, dtype=torch.float64) if loss.has_reference_point else None
+        scored = Completions(ours, mask, completions.reference, values)
+        logged = loss(scored, torch.zeros(3, dtype=torch.bool), point).statistics["rewards/undesirable"][0]
+        assert torch.equal(rewards, logged)
+    else:
+        labels = [] if loss.feedback == "demonstrations" else [torch.zeros(3, dtype=torch.bool)]
+        assert not any(name.startswith("rewards/") for name in loss(completions, *labels).statistics)
