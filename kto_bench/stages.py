@@ -70,6 +70,7 @@ class Stages:
         """``watch`` is not part of any fingerprint."""
         self._config, self._watch = config, watch
         self._reported = 0
+        self._sources: dict[type[Loss], str] = {}
 
     def say(self, text: str) -> None:
         """One line on the screen."""
@@ -331,7 +332,7 @@ class Stages:
         order, initialisation = self._config.seed("data_order"), self._config.seed("initialisation")
         settings = {
             # Losses are what users edit: the code of each counts, wherever it is.
-            "loss": {**identity_of(loss), "source": digest_of(type(loss), _is_a_loss)},
+            "loss": {**identity_of(loss), "source": self._source_of(type(loss))},
             "train": train.identity(),
             "seed": order if order == initialisation else {"data_order": order, "initialisation": initialisation},
             **({"keep": keep} if keep else {}),
@@ -340,6 +341,12 @@ class Stages:
         on_metrics = self._report if name == "align" else lambda metrics, timing: None
         build = Training(loss, train, rows, keep, order, initialisation, on_metrics, self._watch, span)
         return self.describe(name, settings, inputs, self._by_workers(attribute, train, build), train.nodes, part)
+
+    def _source_of(self, loss: type[Loss]) -> str:
+        """The digest of a loss's code, read once: a run may have many rounds."""
+        if loss not in self._sources:
+            self._sources[loss] = digest_of(loss, _is_a_loss)
+        return self._sources[loss]
 
     def _report(self, metrics: Metrics, timing: Metrics) -> None:
         """Pass on each step's metrics once: a training that goes on tells of the steps before it, too."""
