@@ -37,14 +37,13 @@ def test_runs_that_are_synced_from_offline_folders_are_in_the_groups_of_the_repo
         command = shlex.split(told.splitlines()[-1])
         assert command[:2] == ["wandb", "sync"]
         assert len(command) == 4
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            env=os.environ | {"WANDB_MODE": "online"},
-            capture_output=True,
-            timeout=120,
-        )
+        # As from a shell of its own: wandb leaves in this process's environment where its helper process is.
+        shell = {name: value for name, value in os.environ.items() if "WANDB" not in name}
+        shell |= {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}
+        done = subprocess.run([sys.executable, "-m", *command], env=shell, capture_output=True, timeout=120)
         assert done.returncode == 0, done.stderr.decode()
         assert not server.unknown
+        assert len(server.runs) == 2, done.stderr.decode()
 
         sweep = Sweep.load("adhoc", tmp_path / "results")
         plan, _ = describe(make("loss=kto", *offline))
