@@ -24,7 +24,8 @@ def test_runs_that_are_synced_from_offline_folders_are_in_the_groups_of_the_repo
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    offline = ["tracking=offline", "tracking.folder=artifacts/wandb", "tracking.project=mine"]
+    # An absolute folder: the helper process of wandb may have been started by an earlier test, in another folder.
+    offline = ["tracking=offline", f"tracking.folder={tmp_path}/artifacts/wandb", "tracking.project=mine"]
     for loss in ("kto", "none"):
         assert execute(make(f"loss={loss}", *offline)) == "done"
     arguments = ["adhoc", "--wandb", "--results", str(tmp_path / "results")]
