@@ -22,11 +22,12 @@ from wandb_file import summarise
 
 from analysis.report import main as report
 from kto_bench.component import ConfigError
+from kto_bench.mirror import wandb_id
 from kto_bench.preemption import Preempted
 from kto_bench.results import Sweep
 from kto_bench.run import describe, execute
 from kto_bench.store import Store
-from kto_bench.tracking import check_tracking, wandb_id
+from kto_bench.tracking import check_tracking
 
 VOLATILE = {"status.json", "timing.json", "environment.json", "config.json"}
 
@@ -192,7 +193,7 @@ def test_wandb_mirrors_offline_and_is_closed(
     mirrored = summarise(file)
     assert mirrored["exit_code"] == exit_code
     assert mirrored["group"] == "adhoc"
-    assert "loss" in mirrored["config"]
+    assert {"loss", "label_loss", "label_start", "label_model", "label_seed", "sweep"} <= mirrored["config"]
     if state == "done":
         assert mirrored["steps"] == 3
         assert "guards/mean_tokens" in mirrored["summary"]
@@ -218,8 +219,22 @@ def test_online_tracking_without_a_key_is_refused_and_never_asks(
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"tracking\.mode: 'online' needs a W&B key"):
         check_tracking(make("tracking=wandb").tracking)
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    with pytest.raises(ConfigError, match=r"needs a W&B key that it can use \(.+\); set WANDB_API_KEY or"):
+        check_tracking(make("tracking=wandb").tracking)
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     check_tracking(make("tracking=wandb").tracking)
+    monkeypatch.delenv("WANDB_API_KEY")
+    # What `wandb login` leaves behind: for W&B's present address, its old one, or a server of one's own.
+    for base_url, host in (
+        (None, "api.forge.coreweave.com"),
+        (None, "api.wandb.ai"),
+        ("http://wandb.lab:8080", "wandb.lab:8080"),
+    ):
+        (tmp_path / "none").write_text(f"machine {host} login user password {'x' * 40}\n")
+        with monkeypatch.context() as patch:
+            patch.setenv("WANDB_BASE_URL", base_url) if base_url else patch.delenv("WANDB_BASE_URL", raising=False)
+            check_tracking(make("tracking=wandb").tracking)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +49,12 @@ def tracked(**fields: Any) -> dict[str, Any]:
 
 
 def write_small(results: Path, name: str = "small", **tracking: Any) -> Sweep:
-    """KTO from both starts, DPO from one, two seeds; one run that failed, one that was skipped, and a trial."""
+    """KTO from both starts, DPO from one, two seeds; one run that failed, one that was skipped, a trial, and a
+    run that another one superseded."""
     sweep, config = results / name, tracked(**tracking)
+    older = write_run(sweep, "kto", "base", 0, prompts=8, hash_="older", config=config)
+    status = json.loads((older / "status.json").read_text()) | {"started": "2026-07-01T10:00:00"}
+    write_json(older / "status.json", status)
     for index, (loss, start) in enumerate([("kto", "base"), ("kto", "sft"), ("dpo", "sft")]):
         for seed in (0, 1):
             write_run(sweep, loss, start, seed, prompts=8, hash_=f"{index}{seed}", config=config)
@@ -175,12 +181,19 @@ def test_panels_are_by_loss_and_start_over_exactly_the_runs_of_the_sweep(built: 
     grids, of = built.spec.grids, ids(built.sweep)
     assert list(grids) == ["Scores by loss and start", "From the base start", "From the SFT start"]
     expected = {
-        f"{name} start": {of[r.run] for r in built.sweep.records if r.labels["start"] == start and r.state != "skipped"}
+        f"{name} start": {
+            of[r.run] for r in built.sweep.records if r.labels["start"] == start and r.state in ("done", "failed")
+        }
         for name, start in (("base", "base"), ("SFT", "sft"))
     }
+    assert sum(map(len, expected.values())) == 7
+    assert {run["group"] for run in built.server.runs.values()} == {"small"}
+    assert len(built.server.runs) == 9
     for grid in grids.values():
         for run_set in grid["runSets"]:
-            assert members(run_set) == ("small", expected[run_set["name"]]), "no trial, which is in the group, too"
+            assert members(run_set) == ("small", expected[run_set["name"]]), (
+                "no trial or superseded run, which are in the group"
+            )
             assert run_set["grouping"] == [{"section": "config", "name": "label_loss.value"}]
             assert run_set["project"] == {"id": "internal-kto_bench", "name": "kto_bench", "entityName": ENTITY}
     assert [run_set["name"] for run_set in grids["Scores by loss and start"]["runSets"]] == ["base start", "SFT start"]
@@ -422,6 +435,12 @@ def test_runs_of_several_projects_need_a_choice(
     server.operations.clear()
     assert report(tmp_path, "--entity", "team") == 1
     assert "is in team/kto_bench" in capsys.readouterr().err
+
+
+def test_other_reports_do_not_load_wandb() -> None:
+    program = "import sys, analysis.report as r; r.discover('TABLE'); print({'wandb', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "set()\n", done.stderr
 
 
 @pytest.mark.parametrize(
