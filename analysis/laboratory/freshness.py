@@ -8,7 +8,7 @@ from analysis.laboratory.family import Family
 from analysis.laboratory.question import Question
 from analysis.registry import Drawing
 
-PLAIN = {"dpo": "DPO", "kto": "KTO", "simpo": "SimPO"}
+PLAIN = {"dpo": "DPO", "kto": "KTO"}
 HUMANLINE = {"dpo": "humanline_dpo", "kto": "humanline_kto"}
 
 

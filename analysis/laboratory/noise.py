@@ -24,9 +24,7 @@ def answer(arms: Arms, family: Family) -> Drawing:
     for loss, name in LOSSES.items():
         if loss != "kto":
             more, less = (f"is {than} for {name} than for KTO" for than in ("more", "less"))
-            family.interact(
-                UTILITY, cost(loss), cost("kto"), "What wrong labels cost", more, less
-            )
+            family.interact(UTILITY, cost(loss), cost("kto"), "What wrong labels cost", more, less)
     lines = [dose.Line.of_loss(loss) for loss in LOSSES]
     names = [f"{share:.0%}" for share in shares]
     panels = [
