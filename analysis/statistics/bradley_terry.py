@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 from scipy.sparse.csgraph import connected_components
 
@@ -33,11 +34,11 @@ def bradley_terry(preferences: Matrix, baseline: int = 0, confidence: float = 0.
     where i won against j, 0 where it lost, 1/2 for a tie (half a win of each), NaN where they were not compared. Only
     one of i, j and j, i needs to be given; if both are, they must add up to 1.
 
-    The model: Bradley & Terry 1952 (Biometrika 39:324); no regularisation. Its scale is fixed by the ``baseline``, whose
-    rating is 0 with no interval. The maximum exists only if no group of methods wins, or loses, every comparison with the
-    rest (Ford 1957, Amer. Math. Monthly 64:28); otherwise a ValueError says which group. Intervals are those of the mean
-    influence of each prompt and seed (a sandwich: a prompt that several comparisons share counts once), so they capture
-    the draw of prompts and, given two or more seeds, of training seeds, and hold where the model does not.
+    The model: Bradley & Terry 1952 (Biometrika 39:324); no regularisation. Its scale is fixed by the ``baseline``,
+    whose rating is 0 with no interval. The maximum exists only if no group of methods wins, or loses, every comparison
+    with the rest (Ford 1957, Amer. Math. Monthly 64:28); otherwise a ValueError says which group. Intervals are those
+    of the mean influence of each prompt and seed (a sandwich: a prompt that several comparisons share counts once), so
+    they capture the draw of prompts and, given two or more seeds, of training seeds, and hold where the model does not.
     """
     values = _checked(preferences, baseline)
     methods, _, seeds, prompts = values.shape
@@ -49,7 +50,7 @@ def bradley_terry(preferences: Matrix, baseline: int = 0, confidence: float = 0.
     chances = special.expit(ratings[:, None] - ratings[None, :])
     information = _information(chances, games)[np.ix_(free, free)]
     scores = np.where(known, values - chances[..., None, None], 0.0).sum(axis=1)
-    compared = known.any(axis=(0, 1))
+    compared: NDArray[np.bool_] = np.any(known, axis=(0, 1))
     n = compared.sum()
     moves = np.linalg.solve(information, scores[free].reshape(free.sum(), -1)).reshape(-1, seeds, prompts) * n
     low, high = crossed(np.where(compared, moves, np.nan)).interval(confidence)
@@ -97,8 +98,8 @@ def _require_connected(wins: Matrix) -> None:
         groups = [np.flatnonzero(group == one).tolist() for one in range(count)]
         told = "; ".join(str(members) for members in sorted(groups))
         raise ValueError(
-            f"no finite ratings: between the groups of methods {told} (by index) there are no comparisons, or one group "
-            "wins all of them. Compare them on more prompts, or rate each group by itself"
+            f"no finite ratings: between the groups of methods {told} (by index) there are no comparisons, or one "
+            "group wins all of them. Compare them on more prompts, or rate each group by itself"
         )
 
 

@@ -35,8 +35,8 @@ def length_controlled_win_rate(
     """Win rate at equal length, from ``preferences`` (win 1, tie 1/2, loss 0 or in between), ``tokens`` and
     ``reference_tokens``, all (seeds, prompts).
 
-    The idea of Dubois et al. 2024 ("Length-Controlled AlpacaEval", arXiv 2404.04475, equation 2) without their terms for
-    the difficulty of AlpacaEval's own questions, so that it needs nothing but a record:
+    The idea of Dubois et al. 2024 ("Length-Controlled AlpacaEval", arXiv 2404.04475) without their terms for the
+    difficulty of AlpacaEval's own questions, so that it needs nothing but a record:
 
         P(win) = logistic(theta + phi tanh((tokens - reference_tokens) / sd)),    win rate = logistic(theta),
 
@@ -99,6 +99,6 @@ def _fit(columns: Matrix, wins: Matrix) -> Matrix:
         if np.abs(step).max() < 1e-10:
             return coefficients
     raise ValueError(
-        "no length-controlled win rate: length, or the method, decides every comparison, so that the fit has no maximum; "
-        "use the raw win rate, or more prompts"
+        "no length-controlled win rate: length, or the method, decides every comparison, so that the fit has no "
+        "maximum; use the raw win rate, or more prompts"
     )

@@ -27,8 +27,8 @@ def interquartile_mean(outcomes: Matrix) -> Matrix:
 
 
 def interquartile_mean_estimate(outcomes: Matrix, confidence: float = 0.95) -> Estimate:
-    """``interquartile_mean`` of (seeds, prompts) with an interval from its influences, twice the outcomes clipped at the
-    quartiles. Captures prompts and, given two or more seeds, training seeds."""
+    """``interquartile_mean`` of (seeds, prompts) with an interval from its influences, twice the outcomes clipped
+    at the quartiles. Captures prompts and, given two or more seeds, training seeds."""
     low, high = interquartile_mean_interval(outcomes, confidence)
     seeds, prompts = np.shape(outcomes)
     return Estimate(float(interquartile_mean(outcomes)), float(low), float(high), seeds, prompts, "crossed")
@@ -45,7 +45,7 @@ def interquartile_mean_interval(outcomes: Matrix, confidence: float = 0.95) -> t
 
 
 def performance_profile(outcomes: Matrix, thresholds: Matrix, confidence: float = 0.95) -> list[Estimate]:
-    """The share of ``outcomes`` (seeds, prompts) above each threshold, with pointwise intervals (Agarwal et al., eq. 1).
+    """The share of ``outcomes`` (seeds, prompts) above each threshold, with pointwise intervals (Agarwal et al., 4.2).
 
     Captures prompts and, given two or more seeds, training seeds, at each threshold on its own, not for the whole
     curve.
