@@ -68,7 +68,7 @@ def test_planning_says_what_it_lacks():
         minimum_detectable_effect(pilot()[:1], seeds=3)
     with pytest.raises(ValueError, match="effect must be above 0"):
         needed_prompts(pilot(), 0.0)
-    with pytest.raises(ValueError, match="power=1.5"):
+    with pytest.raises(ValueError, match=r"power=1\.5"):
         minimum_detectable_effect(pilot(), power=1.5)
     with pytest.raises(ValueError, match="two or more prompts"):
         minimum_detectable_effect(np.ones((3, 1)))
