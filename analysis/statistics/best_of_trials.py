@@ -50,9 +50,9 @@ def best_of_trials(
     percentiles); not the training seed, of which tuning has one. The best of noisy scores is higher than the score of
     the best, which nothing here corrects. Coverage of the expected best *true* score, measured with 8 trials and 128
     prompts: 94% and above where settings differ by much more than the noise of a score, 89% and above where by about as
-    much; where they do not differ at all it falls from 95% for the first trial to 51% for the best of eight. Those settings were
-    uniformly spread; where they are normal (four standard errors of a score), a best of few is poorly known however it
-    is resampled: 93% for the first, 86% for the best of four, 77% for the best of eight.
+    much; where they do not differ at all it falls from 95% for the first trial to 51% for the
+    best of eight. Those settings were uniformly spread; where they are normal (four standard errors of a score), a best
+    of few is poorly known however it is resampled: 93% for the first, 86% for four, 77% for eight.
 
     A trial without any outcome (NaN: it diverged) counts as the worst one that has some.
     """

@@ -22,7 +22,8 @@ def test_two_methods_by_hand():
     wins[1, 0] = [1.0] * 30 + [0.0] * 10
     found = bradley_terry(wins)
     assert found.value == pytest.approx([0, np.log(3)])
-    assert found.high[1] - found.low[1] == pytest.approx(2 * 2.0227 * np.sqrt((1 / 30 + 1 / 10) * 40 / 39), rel=0.02)
+    plain = 2 * 2.0227 * np.sqrt((1 / 30 + 1 / 10) * 40 / 39)
+    assert plain < found.high[1] - found.low[1] < 1.05 * plain, "a little wider, since wins and losses are skewed"
     assert (found.low[0], found.high[0], found.seeds, found.prompts) == (0, 0, 1, 40)
 
 
