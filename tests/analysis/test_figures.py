@@ -74,7 +74,7 @@ def test_win_rates_are_means_with_intervals_around_them(sweep):
         assert row["value"] == pytest.approx(preferences.mean())
         # a tie, one in ten, pulls the planted rate towards one half
         assert row["low"] < 0.9 * truth + 0.05 < row["high"]
-        assert (row["seeds"], row["prompts"]) == (3, 128)
+        assert (row["seeds"], row["prompts"]) == (5, 128)
         assert np.mean(row["by_seed"]) == pytest.approx(row["value"])
 
 
@@ -210,7 +210,7 @@ def test_summary_display_reads_well(sweep):
 def test_runs_table_shows_every_state_and_reason(sweep):
     display = runs_table.make(sweep).display.set_index("Run")
     assert len(display) == 53
-    assert display["State"].value_counts().to_dict() == {"done": 30, "running": 1, "failed": 1, "skipped": 1}
+    assert display["State"].value_counts().to_dict() == {"done": 50, "running": 1, "failed": 1, "skipped": 1}
     assert "NaN at step 7" in display.loc["orpo-sft-sandbox_small-s0-1a2b3c4d", "Reason"]
     assert display.loc["kto-sft-sandbox_small-s0-1a2b3c4d", "Wall time"] == "1 min 10 s"
 

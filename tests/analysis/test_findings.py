@@ -32,7 +32,8 @@ def test_a_planted_difference_is_stated_with_interval_p_and_n(answers):
 
 def test_what_was_planted_equal_cannot_be_told_apart(answers):
     finding = answers["Which loss wins?"]
-    assert not any("SFT start" in sentence for sentence in finding.sentences)
+    equal = [s for s in finding.sentences if "SFT start" in s and "KTO" in s and "DPO" in s]
+    assert not equal
     assert any(item.startswith("From the SFT start, ") and "KTO" in item and "DPO" in item for item in finding.unclear)
     assert "no evidence of equality" in finding.introduction
     assert len(finding.sentences) + len(finding.unclear) == 12  # 2 starts x 6 pairs of 4 losses
