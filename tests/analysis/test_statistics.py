@@ -176,7 +176,7 @@ def test_paired_difference_cancels_what_is_shared():
     result = paired_difference(shared + 0.2 + noise[0], shared + noise[1])
     assert result.low < 0.2 < result.high
     assert result.high - result.low < 0.1  # the unpaired spread of prompts alone would make it 0.4
-    assert result.p_value < 1e-3
+    assert result.p_value < 0.02  # three seeds: Student's t with two degrees of freedom
     assert (result.seeds, result.prompts) == (3, 100)
     reverse = paired_difference(shared + noise[1], shared + 0.2 + noise[0])
     assert reverse.value == pytest.approx(-result.value)
