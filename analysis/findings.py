@@ -145,9 +145,10 @@ def _cautions(sweep: Sweep, rates: pd.DataFrame) -> list[str]:
         )
     elif seeds < 5:
         sentences.append(
-            f"With {seeds} seeds the variation between seeds is itself poorly known: where seeds matter much more than "
-            f"prompts, these 95% intervals cover the truth in about {'78' if seeds == 2 else '87'}% of cases (measured "
-            "by simulation)."
+            f"With {seeds} seeds the variation between seeds is itself poorly known. The intervals are wide for that "
+            f"reason: up to {'12.7' if seeds == 2 else '4.3' if seeds == 3 else '3.2'} standard errors on either side, "
+            "where five seeds need 2.8, and more for adjusted p-values. What cannot be told apart here may be with "
+            "more seeds."
         )
     for cell, runs in cells(sweep.guards):
         means = runs.drop(columns=[*KEYS, "judge"]).mean().to_dict()

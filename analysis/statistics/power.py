@@ -136,7 +136,9 @@ def power_of(components: Components, effect: float, seeds: int, prompts: int, al
             return 1.0 if effect else 0.0
         t = stats.t.ppf(1 - alpha / 2, prompts - 1)
         shift = abs(effect) / spread
-        return float(stats.nct.sf(t, prompts - 1, shift) + stats.nct.cdf(-t, prompts - 1, shift))
+        return float(
+            stats.nct.sf(t, prompts - 1, shift) + np.nan_to_num(stats.nct.cdf(-t, prompts - 1, shift))
+        )  # NaN where it vanishes
     true = components.seed / seeds + noise
     if true + fixed == 0:
         return 1.0 if effect else 0.0

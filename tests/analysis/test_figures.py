@@ -90,7 +90,7 @@ def test_win_rates_are_means_with_intervals_around_them(sweep):
         assert row["value"] == pytest.approx(preferences.mean())
         # a tie, one in ten, pulls the planted rate towards one half
         assert row["low"] < 0.9 * truth + 0.05 < row["high"]
-        assert (row["seeds"], row["prompts"]) == (3, 128)
+        assert (row["seeds"], row["prompts"]) == (5, 128)
         assert np.mean(row["by_seed"]) == pytest.approx(row["value"])
 
 
@@ -190,9 +190,9 @@ def test_training_derives_the_margin_of_binary_losses_and_marks_what_is_not_logg
 
 def test_a_run_that_stopped_early_does_not_bend_the_mean(sweep):
     runs = sweep.training.query("method == 'kto' and start == 'sft'")
-    assert runs["run"].nunique() == 4  # three finished, one still running
+    assert runs["run"].nunique() == 6  # five finished, one still running
     (_, _, whole), *_ = list(training._by_start(runs, "training_loss", 1))
-    assert len(whole) == 3
+    assert len(whole) == 5
 
 
 def test_summary_has_gains_over_the_same_start(sweep):
@@ -225,8 +225,8 @@ def test_summary_display_reads_well(sweep):
 
 def test_runs_table_shows_every_state_and_reason(sweep):
     display = runs_table.make(sweep).display.set_index("Run")
-    assert len(display) == 33
-    assert display["State"].value_counts().to_dict() == {"done": 30, "running": 1, "failed": 1, "skipped": 1}
+    assert len(display) == 53
+    assert display["State"].value_counts().to_dict() == {"done": 50, "running": 1, "failed": 1, "skipped": 1}
     assert "NaN at step 7" in display.loc["orpo-sft-sandbox_small-s0-1a2b3c4d", "Reason"]
     assert display.loc["kto-sft-sandbox_small-s0-1a2b3c4d", "Wall time"] == "1 min 10 s"
 
