@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.estimates import rows_of
-from analysis.evidence import OWN, PUBLISHED, Evidence, judged_or_reason, method_name, origin_name, origins
+from analysis.evidence import OWN, PUBLISHED, Evidence, grouped, judged_or_reason, method_name, origin_name, origins
 from analysis.registry import NoDataError
 
 EXPERIMENT = "scale"
@@ -82,8 +82,7 @@ def _tick(row: dict[str, Any]) -> str:
 def series(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, bool, str], pd.DataFrame]]:
     """Rows by (loss, one completion per prompt, origin), in the order of losses, own before published."""
     keys = ["loss", "one_completion_per_prompt", "origin"]
-    found: dict[Any, pd.DataFrame] = {key: part for key, part in rows.groupby(keys, sort=False)}
-    yield from sorted(found.items(), key=lambda item: (style.loss_order(item[0][0]), item[0][1], item[0][2]))
+    yield from sorted(grouped(rows, keys), key=lambda item: (style.loss_order(item[0][0]), item[0][1], item[0][2]))
 
 
 def points(

@@ -1,4 +1,4 @@
-"""Which claims of the KTO paper hold, judged by tests of its published counts; nothing here knows an outcome beforehand.
+"""Which claims of the KTO paper hold, judged by tests of its published counts; no outcome is written here.
 
 A claim is a set of contrasts with what it expects of each ("more", "at least", ...). All contrasts are tested, Holm's
 correction is over the models (or fractions) of one contrast, as in the paper, and RULES turns each into a verdict:
@@ -47,8 +47,8 @@ ALL_ALIGNED = ("csft", "slic", "dpo", "ppo", "kto")
 
 @dataclass(frozen=True)
 class Test:
-    """One contrast of one model. ``expected`` is empty where the claim says nothing about it: it is tested because Holm's
-    family is all models."""
+    """One contrast of one model. ``expected`` is empty where the claim says nothing about it: it is tested because
+    Holm's family is all models."""
 
     contrast: str
     where: str
@@ -216,13 +216,13 @@ def _by_scale(runs: Runs) -> list[Claim]:
         for test in contrast(runs, ("base", loss), ("sft", loss), _all(large, "less"))
     ]
     return [
-        Claim("a", "After SFT, human-aware losses (DPO, offline PPO) do at least as well as others (SLiC, conditional SFT) "
-              "at every size.", each),
+        Claim("a", "After SFT, human-aware losses (DPO, offline PPO) do at least as well as others (SLiC, conditional "
+              "SFT) at every size.", each),
         Claim("a", "That gap, of the two kinds as a whole, is significant from 13B parameters on, and only there.",
               _joint(runs, _all(large, "more") | _all(rest, "same"))),
         *_half(runs, names, large),
-        Claim("c", "Up to 7B parameters alignment adds next to nothing to SFT (said of the losses of the first study, before "
-              "KTO).", aligned),
+        Claim("c", "Up to 7B parameters alignment adds next to nothing to SFT (said of the losses of the first study, "
+              "before KTO).", aligned),
         Claim("c", "The same, if it were said of KTO, too.",
               contrast(runs, ("sft", "kto"), sft, _all(up_to_7b, "at most"))),
         Claim("d", "Offline PPO with made-up rewards does as well as DPO, except on the largest Llama, where DPO wins.",
@@ -367,7 +367,7 @@ def make(evidence: Evidence) -> Sheet:
     caption = (
         "Tests behind the verdicts: differences (first minus second) with 95% intervals, Newcombe's for win rates, "
         "Wilson's against 50%, and for lengths the widest possible; two-sided z-tests of independent runs, adjusted by "
-        "Holm's method for all models or fractions of one contrast, among them those that the claim says nothing about. "
+        "Holm's method for all models or fractions of one contrast, those that the claim says nothing about included. "
         f"n: prompts of each run (both losses of a kind together: twice as many). Judges: {judges}. "
         f"Source: {evidence.published.citation}."
     )

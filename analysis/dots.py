@@ -1,5 +1,5 @@
-"""A panel per model or task with a line per method and a point per origin and start: filled for own, hollow for published
-numbers, and a cross for numbers that nobody could check."""
+"""A panel per model or task with a line per method and a point per origin and start: filled for own, hollow for
+published numbers, and a cross for numbers that nobody could check."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def draw(panels: Sequence[Panel]) -> style.Figure:
     kinds = sorted(
         {(row["start"], row["origin"]) for row in rows_of(everything)}, key=lambda k: (k[1], style.start_order(k[0]))
     )
-    columns = min(MAX_COLUMNS, len(panels))
+    columns = 2 if len(panels) == 4 else min(MAX_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     height = (ROW_HEIGHT + 0.07 * (len(kinds) - 1)) * len(names)
     figure = style.figure(height=lines * (height + 0.72) + 0.45)
