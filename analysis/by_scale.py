@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +53,12 @@ def groups(rows: pd.DataFrame) -> list[Group]:
         title = "\n".join(filter(None, [family, row["variant"]]))
         placed.append({**row, "group": title, "family": family, "parameters": parameters, "known": known})
     table = pd.DataFrame(placed)
-    order = sorted(table["group"].unique(), key=lambda g: table.loc[table["group"] == g, "origin"].ne(PUBLISHED).all())
+    first = list(dict.fromkeys(published["family"]))
+    families_of = dict(zip(table["group"], table["family"], strict=True))
+    order = sorted(
+        families_of,
+        key=lambda g: (first.index(families_of[g]) if families_of[g] in first else len(first), _natural(g)),
+    )
     found = []
     for title in order:
         part = table[table["group"] == title]
@@ -62,6 +68,11 @@ def groups(rows: pd.DataFrame) -> list[Group]:
         ticks = [_tick(models[model]) for model in ordered]
         found.append(Group(title, ticks, part.assign(place=place)))
     return found
+
+
+def _natural(words: str) -> list[tuple[float, str]]:
+    """Sort key that knows numbers: "tokens=500000" comes before "tokens=4000000"."""
+    return [(float(part), "") if part.isdigit() else (-1.0, part) for part in re.split(r"(\d+)", words)]
 
 
 def size(parameters: float) -> str:
@@ -98,8 +109,9 @@ def points(
         colour = style.colour(loss)
         axis.plot(x, value, color=colour, linewidth=0.7, alpha=0.55, linestyle=link(one, origin), zorder=1.5)
         axis.vlines(x, low, high, color=colour, linewidth=1.1, alpha=0.8)
-        for at, y, start in zip(x, value, ordered["start"], strict=True):
-            axis.plot(at, y, **look(loss, start, origin))
+        for start in ordered["start"].unique():
+            here = (ordered["start"] == start).to_numpy()
+            axis.plot(x[here], value[here], **look(loss, start, origin))
     axis.set_xticks(range(len(group.ticks)), group.ticks)
     axis.set_xlim(-0.5, len(group.ticks) - 0.5)
     axis.tick_params(axis="x", length=0)
@@ -141,7 +153,7 @@ def origin_handles(rows: pd.DataFrame) -> list[Line2D]:
     return [
         Line2D(
             [], [], linestyle="none", marker="o", markersize=4.6, color="#333333",
-            label=style.short(origin_name(rows, origin), 42), markerfacecolor="#333333" if origin == OWN else "white",
+            label=style.short(origin_name(rows, origin), 60), markerfacecolor="#333333" if origin == OWN else "white",
         )
         for origin in origins(rows)
     ]  # fmt: skip

@@ -155,6 +155,13 @@ def origin_name(rows: pd.DataFrame, origin: str) -> str:
     return ", ".join(filter(None, parts))
 
 
+def panel_names(rows: pd.DataFrame) -> list[str]:
+    """Whose panel each row belongs in: own runs of a checkpoint that the study has are beside the study's, all others
+    by themselves."""
+    known = {row["model"]: row["name"] for row in rows_of(rows) if row["origin"] == PUBLISHED and row["model"]}
+    return [known.get(row["model"], row["name"]) if row["origin"] == OWN else row["name"] for row in rows_of(rows)]
+
+
 def source_note(rows: pd.DataFrame) -> str:
     """n, judge, source and kind of interval of ``rows``, for a caption."""
     notes = []

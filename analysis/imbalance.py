@@ -71,27 +71,28 @@ def draw(evidence: Evidence) -> Drawing:
                 _panel(axis, _of(rows, column, kind), column)
                 for band in rows_of(bands):
                     _band(axis, band)
-                axis.set_title(f"{name} completions kept" + (f", {titles[kind]}" if len(weightings) > 1 else ""))
+                axis.set_title(f"{name} completions kept" + (f"\n{titles[kind]}" if len(weightings) > 1 else ""))
                 if kind == weightings[-1]:
                     axis.set_xlabel(f"{name} completions kept (%)")
             line[0].set_ylabel("win rate (%)")
+        one_model = rows["name"].nunique() == 1
         losses = sorted(rows["loss"].unique(), key=style.loss_order)
         starts = sorted(rows["start"].unique(), key=style.start_order)
         handles = [
             Line2D([], [], color=style.colour(loss), linewidth=2.4, label=style.loss_name(loss)) for loss in losses
         ]
-        handles += style.start_handles(starts) + origin_handles(rows)
+        handles += (style.start_handles(starts) if len(starts) > 1 else []) + origin_handles(rows)
         handles += [
             Line2D(
                 [], [], color=style.colour(band["loss"]), linestyle=style.line(band["start"]),
                 linewidth=1.6 if band["origin"] == OWN else 0.9,
                 label=f"{style.loss_name(band['loss'])} from {style.start_name(band['start'])}, all data, "
-                f"{band['origin']}",
+                f"{band['origin']}{'' if one_model else ', ' + band['name']}",
             )
             for band in rows_of(bands)
         ]  # fmt: skip
-        figure.legend(handles=handles, loc="outside upper left", ncols=3)
-    models = " and ".join(sorted(rows["name"].unique()))
+        figure.legend(handles=handles, loc="outside upper left", ncols=2 if not one_model else 3)
+    models = " and ".join(f"{name} ({origin})" for (origin, name), _ in grouped(rows, ["origin", "name"]))
     lines = (
         "Horizontal lines with bands: DPO of the same model on all data, with its interval."
         if len(bands)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis import dots, paper_scores, style
-from analysis.evidence import OWN, Evidence, grouped
+from analysis.evidence import OWN, Evidence, grouped, panel_names
 from analysis.paper_scores import score_note
 from analysis.registry import Drawing, NoDataError, PaperEntry, Sheet
 
@@ -43,10 +43,9 @@ def draw(evidence: Evidence) -> Drawing:
     shown = paper_scores.together(rows[(rows["origin"] == OWN) & rows["task"].isin(HEADLINE)], drawn)
     shown = shown[shown["task"].isin(HEADLINE)]
     panels = []
-    for (origin, name), part in grouped(shown, ["origin", "name"]):
-        label = "win rate (%)" if (part["task"] == "win_rate").all() else "length-controlled win rate (%)"
-        title = f"{name}, own runs" if origin == OWN else str(name).replace(", ", ",\n")
-        panels.append(dots.Panel(title, part, label))
+    for (name, task), part in grouped(shown.assign(panel=panel_names(shown)), ["panel", "task"]):
+        label = "win rate (%)" if task == "win_rate" else "length-controlled win rate (%)"
+        panels.append(dots.Panel(str(name), part, label))
     with style.settings():
         figure = dots.draw(panels)
     caption = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis import dots, paper_scores, style
-from analysis.evidence import OWN, Evidence, grouped
+from analysis.evidence import OWN, Evidence, grouped, panel_names
 from analysis.paper_scores import score_note
 from analysis.registry import Drawing, NoDataError, PaperEntry, Sheet
 
@@ -33,14 +33,14 @@ def draw(evidence: Evidence) -> Drawing:
     """A panel per task; those that own runs and the study share have both."""
     rows = rows_of_both(evidence)
     panels = []
-    for (task,), part in grouped(rows, ["task"]):
-        origins = sorted(part["origin"].unique())
-        where = " and ".join(origins) if rows["origin"].nunique() > 1 else ""
-        title = "\n".join(filter(None, [str(part["task_name"].iloc[0]), where]))
+    rows = rows.assign(panel=panel_names(rows))
+    several = rows["panel"].nunique() > 1
+    for (task, name), part in grouped(rows, ["task", "panel"]):
+        title = f"{part['task_name'].iloc[0]}\n{name}" if several else str(part["task_name"].iloc[0])
         unit = "(%)" if part["scale"].iloc[0] == 100 else ""
-        name = "win rate" if task in ("win_rate", "alpaca_eval_2") else "F1" if task == "tydiqa" else "score"
+        what = "win rate" if task in ("win_rate", "alpaca_eval_2") else "F1" if task == "tydiqa" else "score"
         drawn = part.dropna(subset=["value"])
-        panels.append(dots.Panel(title, drawn, f"{name} {unit}".strip()))
+        panels.append(dots.Panel(title, drawn, f"{what} {unit}".strip()))
     with style.settings():
         figure = dots.draw(panels)
     caption = (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import Normalize
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
@@ -60,7 +60,7 @@ def _crossed(rows: pd.DataFrame) -> bool:
 def _map(axis: Axes, rows: pd.DataFrame, low: float, high: float) -> AxesImage:
     desirable, undesirable = (sorted(rows[f"{name}_weight"].unique()) for name in ("desirable", "undesirable"))
     values = np.full((len(undesirable), len(desirable)), np.nan)
-    norm = TwoSlopeNorm(vmin=low - 1e-9, vcenter=(low + high) / 2, vmax=high + 1e-9)
+    norm = Normalize(low, high if high > low else low + 1)
     found = {
         (undesirable.index(r["undesirable_weight"]), desirable.index(r["desirable_weight"])): r for r in rows_of(rows)
     }
