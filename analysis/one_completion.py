@@ -20,9 +20,7 @@ def draw(evidence: Evidence) -> Drawing:
     rows = rows.assign(**{key: rows[key].astype(float) * 100 for key in ("value", "low", "high")})
     panels = [
         dots.Panel(str(name), part, "win rate (%)", line=50)
-        for (name,), part in sorted(
-            grouped(rows, ["name"]), key=lambda item: (item[1]["origin"].iloc[0], len(item[0][0]))
-        )
+        for (name,), part in grouped(rows.assign(panel=panel_names(rows)), ["panel"])
     ]
     with style.settings():
         figure = dots.draw(panels)
