@@ -114,8 +114,10 @@ class Runs:
     table: pd.DataFrame
 
     def models(self, experiment: str = "scale") -> list[str]:
-        """Their names, by family and size."""
+        """Their names, by family and size. Raises NoDataError if there are none."""
         rows = self.table[self.table["experiment"] == experiment].drop_duplicates("name")
+        if rows.empty:
+            raise NoDataError(f"the study has no runs of {experiment}")
         return list(rows.sort_values(["family", "parameters"], ascending=[False, True])["name"])
 
     def family(self, name: str) -> str:
@@ -146,7 +148,7 @@ class Runs:
         return found
 
     def only(self, experiment: str, without: str = "") -> str:
-        """The one model of an experiment whose name does not end ``without``. Raises NoDataError if there is not one."""
+        """The one model of an experiment whose name does not end ``without``. Raises NoDataError unless there is one."""
         names = [name for name in self.models(experiment) if not without or not name.endswith(without)]
         if len(names) != 1:
             raise NoDataError(f"the study has {len(names)} models in {experiment}")

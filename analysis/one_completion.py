@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis import dots, style
-from analysis.evidence import Evidence, grouped, source_note
+from analysis.evidence import Evidence, grouped, panel_names, source_note
 from analysis.registry import Drawing, NoDataError, PaperEntry
 
 EXPERIMENT = "one_completion_per_prompt"
