@@ -148,7 +148,7 @@ class Runs:
         return found
 
     def only(self, experiment: str, without: str = "") -> str:
-        """The one model of an experiment whose name does not end ``without``. Raises NoDataError unless there is one."""
+        """The one model of an experiment whose name does not end ``without``. NoDataError unless there is one."""
         names = [name for name in self.models(experiment) if not without or not name.endswith(without)]
         if len(names) != 1:
             raise NoDataError(f"the study has {len(names)} models in {experiment}")

@@ -18,6 +18,7 @@ def draw(evidence: Evidence) -> Drawing:
     rows = paper_scores.published(evidence, EXPERIMENT)
     own = paper_scores.own(evidence)
     own = own[own["task"] == TASK]
+    own = own if own["temperature"].nunique() > 1 else own.iloc[:0]
     rows = paper_scores.together(own, rows) if len(own) + len(rows) else rows
     if rows["temperature"].nunique() < 2:
         raise NoDataError(f"no scores on {TASK} at two temperatures")

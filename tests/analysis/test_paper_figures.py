@@ -280,12 +280,12 @@ def test_the_papers_page_states_verdicts_and_caveats(report):
 
 
 def test_a_sweeps_page_has_the_study_laid_over_it(own, tmp_path, capsys):
-    arguments = ["kto_scale", "--published", "kto_paper", "--results", str(own), "--out", str(tmp_path)]
+    arguments = ["one_completion-own", "--published", "kto_paper", "--results", str(own), "--out", str(tmp_path)]
     assert main(arguments) == 0
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "figure-win_rate_by_scale" in html
+    assert "figure-one_completion" in html
     assert "Which claims hold?" in html
-    assert "Own runs (filled): sweep kto_scale" in html
+    assert "Own runs (filled): sweep one_completion-own" in html
     assert (tmp_path / "figures" / "win_rate.png").exists()
 
 
