@@ -86,7 +86,7 @@ def size(parameters: float) -> str:
 def _tick(row: dict[str, Any]) -> str:
     if row["known"]:
         return size(row["parameters"])
-    name = style.short(str(row["model"]), 14)
+    name = "_\n".join(style.short(part, 10) for part in str(row["model"]).split("_", 1))
     return name if pd.isna(row["parameters"]) else f"{name}\n{size(row['parameters'])}"
 
 
@@ -167,7 +167,7 @@ def grid(
     blocks = -(-len(found) // columns)
     widths = [1.0] * columns
     if blocks == 1:
-        widths = [0.6 + len(group.ticks) for group in found]
+        widths = [0.6 + sum(1.25 if "\n" in tick else 1.0 for tick in group.ticks) for group in found]
     figure = style.figure(height=row_height * rows_each * blocks + 0.75)
     axes = figure.subplots(blocks * rows_each, columns, squeeze=False, sharey=True, width_ratios=widths)
     for index, group in enumerate(found):

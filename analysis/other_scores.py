@@ -23,8 +23,8 @@ def make(evidence: Evidence) -> Sheet:
     parts = []
     for experiment in experiments:
         rows = paper_scores.published(evidence, experiment)
-        settings = evidence.scores(experiment)[["beta", "learning_rate"]]
-        parts.append(pd.concat([rows.assign(experiment=experiment), settings], axis=1))
+        known = evidence.scores(experiment)[["beta", "learning_rate"]]
+        parts.append(pd.concat([rows.assign(experiment=experiment), known], axis=1))
     numbers = pd.concat(parts, ignore_index=True).drop(columns=["variant"])
     shown = []
     for row in rows_of(numbers):

@@ -166,8 +166,8 @@ def score_note(rows: pd.DataFrame) -> str:
     mine = rows[rows["origin"] == OWN]
     if len(mine):
         judges = " and ".join(sorted({judge for judge in mine["judge"] if judge}))
-        sizes = mine["n"].dropna()
-        n = f"n = {span(sizes, 'prompts')} or documents" if len(sizes) else "n as in the table of sets of questions"
+        counts = mine["n"].dropna()
+        n = f"n = {span(counts, 'prompts')} or documents" if len(counts) else "n as in the table of sets of questions"
         notes.append(
             f"Own runs: judge {judges}, {n} × "
             f"{span(mine['seeds'], 'seeds')}; 95% intervals of both (of prompts only where there is one seed)."

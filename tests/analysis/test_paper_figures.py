@@ -130,7 +130,7 @@ def test_own_models_stand_beside_a_papers_only_where_they_are_the_same(evidence)
     assert [group.title for group in found] == ["Pythia", "Llama", "kto_scale"]
     pythia, llama, other = found
     assert (pythia.ticks, llama.ticks) == (["1.4B", "2.8B", "6.9B", "12B"], ["7B", "13B", "30B"])
-    assert other.ticks == ["sandbox_tiny\n0.05M"]
+    assert other.ticks == ["sandbox_\ntiny\n0.05M"]
     mine = pythia.rows[pythia.rows["origin"] == OWN]
     assert set(mine["model"]) == {"pythia_1_4b"}
     assert set(mine["place"]) == {0}
@@ -145,7 +145,7 @@ def test_amounts_of_pretraining_are_apart_and_in_order(evidence):
 def test_a_record_without_the_size_of_its_model_is_drawn_by_name(evidence):
     rows = by_scale.several_sizes(evidence("kto_scale-own")).assign(parameters=float("nan"))
     (group,) = by_scale.groups(rows)
-    assert group.ticks == ["sandbox_medium", "sandbox_small", "sandbox_tiny"]
+    assert group.ticks == ["sandbox_\nmedium", "sandbox_\nsmall", "sandbox_\ntiny"]
 
 
 @pytest.mark.parametrize(("parameters", "said"), [(1.4e9, "1.4B"), (30e9, "30B"), (150_000, "0.15M"), (20_000, "20K")])
