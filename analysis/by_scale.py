@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.estimates import rows_of
-from analysis.evidence import OWN, PUBLISHED, Evidence, judged_or_reason, method_name, origin_name, origins
+from analysis.evidence import OWN, PUBLISHED, Evidence, grouped, judged_or_reason, method_name, origin_name, origins
 from analysis.registry import NoDataError
 
 EXPERIMENT = "scale"
@@ -52,7 +53,12 @@ def groups(rows: pd.DataFrame) -> list[Group]:
         title = "\n".join(filter(None, [family, row["variant"]]))
         placed.append({**row, "group": title, "family": family, "parameters": parameters, "known": known})
     table = pd.DataFrame(placed)
-    order = sorted(table["group"].unique(), key=lambda g: table.loc[table["group"] == g, "origin"].ne(PUBLISHED).all())
+    first = list(dict.fromkeys(published["family"]))
+    families_of = dict(zip(table["group"], table["family"], strict=True))
+    order = sorted(
+        families_of,
+        key=lambda g: (first.index(families_of[g]) if families_of[g] in first else len(first), _natural(g)),
+    )
     found = []
     for title in order:
         part = table[table["group"] == title]
@@ -62,6 +68,11 @@ def groups(rows: pd.DataFrame) -> list[Group]:
         ticks = [_tick(models[model]) for model in ordered]
         found.append(Group(title, ticks, part.assign(place=place)))
     return found
+
+
+def _natural(words: str) -> list[tuple[float, str]]:
+    """Sort key that knows numbers: "tokens=500000" comes before "tokens=4000000"."""
+    return [(float(part), "") if part.isdigit() else (-1.0, part) for part in re.split(r"(\d+)", words)]
 
 
 def size(parameters: float) -> str:
@@ -75,15 +86,14 @@ def size(parameters: float) -> str:
 def _tick(row: dict[str, Any]) -> str:
     if row["known"]:
         return size(row["parameters"])
-    name = style.short(str(row["model"]), 14)
+    name = "_\n".join(style.short(part, 10) for part in str(row["model"]).split("_", 1))
     return name if pd.isna(row["parameters"]) else f"{name}\n{size(row['parameters'])}"
 
 
 def series(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, bool, str], pd.DataFrame]]:
     """Rows by (loss, one completion per prompt, origin), in the order of losses, own before published."""
     keys = ["loss", "one_completion_per_prompt", "origin"]
-    found: dict[Any, pd.DataFrame] = {key: part for key, part in rows.groupby(keys, sort=False)}
-    yield from sorted(found.items(), key=lambda item: (style.loss_order(item[0][0]), item[0][1], item[0][2]))
+    yield from sorted(grouped(rows, keys), key=lambda item: (style.loss_order(item[0][0]), item[0][1], item[0][2]))
 
 
 def points(
@@ -99,8 +109,9 @@ def points(
         colour = style.colour(loss)
         axis.plot(x, value, color=colour, linewidth=0.7, alpha=0.55, linestyle=link(one, origin), zorder=1.5)
         axis.vlines(x, low, high, color=colour, linewidth=1.1, alpha=0.8)
-        for at, y, start in zip(x, value, ordered["start"], strict=True):
-            axis.plot(at, y, **look(loss, start, origin))
+        for start in ordered["start"].unique():
+            here = (ordered["start"] == start).to_numpy()
+            axis.plot(x[here], value[here], **look(loss, start, origin))
     axis.set_xticks(range(len(group.ticks)), group.ticks)
     axis.set_xlim(-0.5, len(group.ticks) - 0.5)
     axis.tick_params(axis="x", length=0)
@@ -142,7 +153,7 @@ def origin_handles(rows: pd.DataFrame) -> list[Line2D]:
     return [
         Line2D(
             [], [], linestyle="none", marker="o", markersize=4.6, color="#333333",
-            label=style.short(origin_name(rows, origin), 42), markerfacecolor="#333333" if origin == OWN else "white",
+            label=style.short(origin_name(rows, origin), 60), markerfacecolor="#333333" if origin == OWN else "white",
         )
         for origin in origins(rows)
     ]  # fmt: skip
@@ -156,7 +167,7 @@ def grid(
     blocks = -(-len(found) // columns)
     widths = [1.0] * columns
     if blocks == 1:
-        widths = [0.6 + len(group.ticks) for group in found]
+        widths = [0.6 + sum(1.25 if "\n" in tick else 1.0 for tick in group.ticks) for group in found]
     figure = style.figure(height=row_height * rows_each * blocks + 0.75)
     axes = figure.subplots(blocks * rows_each, columns, squeeze=False, sharey=True, width_ratios=widths)
     for index, group in enumerate(found):

@@ -1,4 +1,4 @@
-"""Which claims of the KTO paper hold, judged by tests of its published counts; nothing here knows an outcome beforehand.
+"""Which claims of the KTO paper hold, judged by tests of its published counts; no outcome is written here.
 
 A claim is a set of contrasts with what it expects of each ("more", "at least", ...). All contrasts are tested, Holm's
 correction is over the models (or fractions) of one contrast, as in the paper, and RULES turns each into a verdict:
@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import pandas as pd
 
 from analysis import statistics, style, text
+from analysis.estimates import rows_of
 from analysis.evidence import Evidence
 from analysis.proportions import one_proportion, two_bounded_means, two_proportions
 from analysis.registry import NoDataError, PaperEntry, Sheet
@@ -42,13 +44,14 @@ RULES: dict[Expected, tuple[str, str, str]] = {
 """Verdict where the first is significantly more, not significantly different, significantly less."""
 HALOS, OTHERS = ("dpo", "ppo"), ("slic", "csft")
 """Human-aware losses and others of the paper's first study, which had no KTO."""
+KEPT = ("keep_desirable", "keep_undesirable")
 ALL_ALIGNED = ("csft", "slic", "dpo", "ppo", "kto")
 
 
 @dataclass(frozen=True)
 class Test:
-    """One contrast of one model. ``expected`` is empty where the claim says nothing about it: it is tested because Holm's
-    family is all models."""
+    """One contrast of one model. ``expected`` is empty where the claim says nothing about it: it is tested because
+    Holm's family is all models."""
 
     contrast: str
     where: str
@@ -111,8 +114,10 @@ class Runs:
     table: pd.DataFrame
 
     def models(self, experiment: str = "scale") -> list[str]:
-        """Their names, by family and size."""
+        """Their names, by family and size. Raises NoDataError if there are none."""
         rows = self.table[self.table["experiment"] == experiment].drop_duplicates("name")
+        if rows.empty:
+            raise NoDataError(f"the study has no runs of {experiment}")
         return list(rows.sort_values(["family", "parameters"], ascending=[False, True])["name"])
 
     def family(self, name: str) -> str:
@@ -126,17 +131,28 @@ class Runs:
     def one(
         self, name: str, loss: str, start: str = "base", experiment: str = "scale",
         desirable: float = 1.0, undesirable: float = 1.0, one_completion: bool = False,
-    ) -> pd.Series:  # fmt: skip
+    ) -> dict[str, Any]:  # fmt: skip
         """A run. Raises NoDataError if the study has none such, or several."""
-        t = self.table
-        found = t[
-            (t["experiment"] == experiment) & (t["name"] == name) & (t["loss"] == loss) & (t["start"] == start)
-            & (t["keep_desirable"] == desirable) & (t["keep_undesirable"] == undesirable)
-            & (t["one_completion_per_prompt"] == one_completion)
-        ]  # fmt: skip
+        key = (experiment, name, loss, start, desirable, undesirable, one_completion)
+        found = self._by_key.get(key, [])
         if len(found) != 1:
             raise NoDataError(f"the study has {len(found)} runs of {loss} from {start} of {name} ({experiment})")
-        return found.iloc[0]
+        return found[0]
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+        columns = ("experiment", "name", "loss", "start", *KEPT, "one_completion_per_prompt")
+        found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in rows_of(self.table):
+            found.setdefault(tuple(row[column] for column in columns), []).append(row)
+        return found
+
+    def only(self, experiment: str, without: str = "") -> str:
+        """The one model of an experiment whose name does not end ``without``. NoDataError unless there is one."""
+        names = [name for name in self.models(experiment) if not without or not name.endswith(without)]
+        if len(names) != 1:
+            raise NoDataError(f"the study has {len(names)} models in {experiment}")
+        return names[0]
 
 
 def claims(evidence: Evidence) -> list[Claim]:
@@ -171,7 +187,7 @@ def adjusted(tests: Sequence[Test]) -> list[Test]:
     return [replace(test, p_holm=float(p)) for test, p in zip(tests, p_values, strict=True)]
 
 
-def _gap(one: pd.Series, other: pd.Series, unit: str = "points") -> Difference:
+def _gap(one: dict[str, Any], other: dict[str, Any], unit: str = "points") -> Difference:
     if unit == "points":
         return two_proportions(one["wins"], one["n"], other["wins"], other["n"])
     highest = max(one["max_tokens"], other["max_tokens"])
@@ -194,6 +210,8 @@ def _by_scale(runs: Runs) -> list[Claim]:
     names = runs.models()
     large = [name for name in names if runs.family(name) == "Llama" and runs.parameters(name) >= 13e9]
     llamas = [name for name in names if runs.family(name) == "Llama"]
+    if not llamas:
+        raise NoDataError("the study has no Llama models by scale")
     up_to_7b = [name for name in names if runs.parameters(name) <= 7e9]
     rest = [name for name in names if name not in large]
     largest = max(llamas, key=runs.parameters)
@@ -216,13 +234,13 @@ def _by_scale(runs: Runs) -> list[Claim]:
         for test in contrast(runs, ("base", loss), ("sft", loss), _all(large, "less"))
     ]
     return [
-        Claim("a", "After SFT, human-aware losses (DPO, offline PPO) do at least as well as others (SLiC, conditional SFT) "
-              "at every size.", each),
+        Claim("a", "After SFT, human-aware losses (DPO, offline PPO) do at least as well as others (SLiC, conditional "
+              "SFT) at every size.", each),
         Claim("a", "That gap, of the two kinds as a whole, is significant from 13B parameters on, and only there.",
               _joint(runs, _all(large, "more") | _all(rest, "same"))),
         *_half(runs, names, large),
-        Claim("c", "Up to 7B parameters alignment adds next to nothing to SFT (said of the losses of the first study, before "
-              "KTO).", aligned),
+        Claim("c", "Up to 7B parameters alignment adds next to nothing to SFT (said of the losses of the first study, "
+              "before KTO).", aligned),
         Claim("c", "The same, if it were said of KTO, too.",
               contrast(runs, ("sft", "kto"), sft, _all(up_to_7b, "at most"))),
         Claim("d", "Offline PPO with made-up rewards does as well as DPO, except on the largest Llama, where DPO wins.",
@@ -285,10 +303,10 @@ def _lengths(runs: Runs) -> list[Claim]:
 
 def _imbalance(runs: Runs) -> list[Claim]:
     """Leaving out desirable completions, against DPO on all data, without SFT and with it."""
-    (name,) = runs.models("imbalance")
+    name = runs.only("imbalance")
     rows = runs.table[runs.table["experiment"] == "imbalance"]
     dpo, tests = runs.one(name, "dpo"), []
-    for column, word in (("keep_desirable", "desirable"), ("keep_undesirable", "undesirable")):
+    for column, word in zip(KEPT, ("desirable", "undesirable"), strict=True):
         family = []
         for kept in sorted(share for share in rows[column].unique() if share < 1):
             run = runs.one(name, "kto", experiment="imbalance", **{word: kept})
@@ -316,7 +334,7 @@ def _imbalance(runs: Runs) -> list[Claim]:
 def _one_completion(runs: Runs) -> list[Claim]:
     """KTO on all completions, and on one per prompt, against DPO."""
     experiment = "one_completion_per_prompt"
-    (name,) = [n for n in runs.models(experiment) if not n.endswith("Instruct")]
+    name = runs.only(experiment, without="Instruct")
     dpo = runs.one(name, "dpo", experiment=experiment)
     everything = runs.one(name, "kto", experiment=experiment)
     one = runs.one(name, "kto", experiment=experiment, one_completion=True)
@@ -329,7 +347,7 @@ def _one_completion(runs: Runs) -> list[Claim]:
 
 def _people(runs: Runs) -> list[Claim]:
     """The human evaluation."""
-    (name,) = runs.models("human_evaluation")
+    name = runs.only("human_evaluation")
     one, other = (runs.one(name, loss, experiment="human_evaluation") for loss in ("kto", "dpo"))
     return [Claim("k", "People, too, prefer KTO's answers to the data's more often than DPO's.",
                   adjusted([Test("KTO − DPO, judged by people", name, _gap(one, other), "more")]))]  # fmt: skip
@@ -367,7 +385,7 @@ def make(evidence: Evidence) -> Sheet:
     caption = (
         "Tests behind the verdicts: differences (first minus second) with 95% intervals, Newcombe's for win rates, "
         "Wilson's against 50%, and for lengths the widest possible; two-sided z-tests of independent runs, adjusted by "
-        "Holm's method for all models or fractions of one contrast, among them those that the claim says nothing about. "
+        "Holm's method for all models or fractions of one contrast, those that the claim says nothing about included. "
         f"n: prompts of each run (both losses of a kind together: twice as many). Judges: {judges}. "
         f"Source: {evidence.published.citation}."
     )

@@ -1,5 +1,5 @@
-"""A panel per model or task with a line per method and a point per origin and start: filled for own, hollow for published
-numbers, and a cross for numbers that nobody could check."""
+"""A panel per model or task with a line per method and a point per origin and start: filled for own, hollow for
+published numbers, and a cross for numbers that nobody could check."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from analysis.evidence import method_name
 ROW_HEIGHT = 0.27
 """Inches per method."""
 MAX_COLUMNS = 3
+TITLE_CHARACTERS = {1: 80, 2: 34, 3: 23}
+"""Of a line of a title, by the number of columns."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,19 @@ def draw(panels: Sequence[Panel]) -> style.Figure:
     """All panels, with the same methods in the same order."""
     everything = pd.concat([panel.rows for panel in panels])
     names = methods(everything)
-    kinds = sorted(
-        {(row["start"], row["origin"]) for row in rows_of(everything)}, key=lambda k: (k[1], style.start_order(k[0]))
-    )
-    columns = min(MAX_COLUMNS, len(panels))
+    kinds = [_kinds(panel.rows) for panel in panels]
+    columns = 2 if len(panels) == 4 else min(MAX_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    height = (ROW_HEIGHT + 0.07 * (len(kinds) - 1)) * len(names)
+    height = (ROW_HEIGHT + 0.07 * (max(map(len, kinds)) - 1)) * len(names)
     figure = style.figure(height=lines * (height + 0.72) + 0.45)
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-    for axis, panel in zip(axes, panels, strict=False):
-        _panel(axis, panel, names, kinds)
+    for axis, panel, own in zip(axes, panels, kinds, strict=False):
+        _panel(axis, panel, names, own)
+        axis.set_title("\n".join(style.short(line, TITLE_CHARACTERS[columns]) for line in panel.title.split("\n")))
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    handles = style.start_handles(sorted({start for start, _ in kinds}, key=style.start_order))
+    starts = sorted(everything["start"].unique(), key=style.start_order)
+    handles = style.start_handles(starts) if len(starts) > 1 else []
     handles += origin_handles(everything)
     if (everything["trust"] == "unverified").any():
         handles.append(
@@ -62,6 +64,12 @@ def draw(panels: Sequence[Panel]) -> style.Figure:
         )
     figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4))
     return figure
+
+
+def _kinds(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Starts and origins, each of which has a place of its own in a line."""
+    found = {(row["start"], row["origin"]) for row in rows_of(rows)}
+    return sorted(found, key=lambda kind: (kind[1], style.start_order(kind[0])))
 
 
 def _panel(axis: Axes, panel: Panel, names: list[tuple[str, bool]], kinds: list[tuple[str, str]]) -> None:
@@ -87,7 +95,6 @@ def _panel(axis: Axes, panel: Panel, names: list[tuple[str, bool]], kinds: list[
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.08)
     axis.set_xlabel(panel.label)
-    axis.set_title("\n".join(style.short(line, 30) for line in panel.title.split("\n")))
 
 
 def _label(name: tuple[str, bool]) -> str:

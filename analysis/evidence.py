@@ -1,12 +1,13 @@
 """What a figure of a paper is drawn from: the records of a sweep, the rows of a published study, or both.
 
-Both become rows of the same columns, so that one piece of code draws either. ``origin`` tells them apart; a figure shows
-published points hollow. Rows of a published study keep the paper's name of a model; an own run is put beside them only
-where its model is, by the suite's name, the same checkpoint.
+Both become rows of the same columns, so that one piece of code draws either. ``origin`` tells them apart; a figure
+shows published points hollow. Rows of a published study keep the paper's name of a model; an own run is put beside them
+only where its model is, by the suite's name, the same checkpoint.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -58,19 +59,19 @@ class Evidence:
             return pd.DataFrame(columns=COLUMNS)
         table = self.sweep.outcomes.dropna(subset=["preference"])
         rates = estimates(table, "preference", bounded=True)
-        lengths = estimates(table, "tokens").set_index(CELL)
+        lengths = {tuple(row[key] for key in CELL): row for row in rows_of(estimates(table, "tokens"))}
         medians = {cell: float(rows["tokens"].median()) for cell, rows in cells(table)}
         facts = {cell: rows.iloc[0] for cell, rows in cells(self.sweep.settings(list(FACTS.values())))}
         rows = []
         for rate in rows_of(rates):
             cell = (rate["setting"], rate["start"], rate["method"])
-            about, tokens = facts[cell], lengths.loc[cell]
+            about, tokens = facts[cell], lengths[cell]
             row = {name: about[key] for name, key in FACTS.items()}
             row |= {name: value for name, value in UNLESS_SAID.items() if pd.isna(row[name])}
             row |= {"origin": OWN, "cell": cell, "experiment": "", "family": "", "judge": _judge(self.sweep)}
             row |= {"model": about["model"], "name": about["model"], "parameters": about["parameters"]}
             row |= {"start": rate["start"], "loss": about["loss"], "feedback": about["feedback"]}
-            row |= {"variant": rate["method"].removeprefix(about["loss"]).strip(), "source": self.sweep.name}
+            row |= {"variant": _variant(rate["method"], about["loss"]), "source": self.sweep.name}
             row |= {key: rate[key] for key in ("value", "low", "high", "seeds", "interval")} | {"n": rate["prompts"]}
             row |= {"mean_tokens": tokens["value"], "tokens_low": tokens["low"], "tokens_high": tokens["high"]}
             rows.append({**row, "median_tokens": medians[cell], "trust": "primary", "wins": np.nan})
@@ -98,6 +99,11 @@ class Evidence:
         return table[table["experiment"] == experiment].reset_index(drop=True)
 
 
+def grouped(rows: pd.DataFrame, keys: list[str]) -> list[tuple[Any, pd.DataFrame]]:
+    """The rows by ``keys``, in the order in which they first appear; missing values are a key like others."""
+    return [(key, part) for key, part in rows.groupby(keys, sort=False, dropna=False)]
+
+
 COLUMNS = [
     *("origin", "cell", "experiment", "family", "model", "name", "parameters", "feedback", "start", "loss", "variant"),
     *FACTS,
@@ -110,7 +116,14 @@ def _published_row(row: dict[str, Any]) -> dict[str, Any]:
     low, high = wilson(row["wins"], row["n"])
     mean = row["mean_tokens"]
     half = np.nan if pd.isna(mean + row["max_tokens"]) else Z95 * largest_error(mean, row["n"], row["max_tokens"])
-    more = {"origin": PUBLISHED, "cell": None, "feedback": "", "variant": "", "interval": "wilson", "seeds": 1}
+    more: dict[str, Any] = {
+        "origin": PUBLISHED,
+        "cell": None,
+        "feedback": "",
+        "variant": "",
+        "interval": "wilson",
+        "seeds": 1,
+    }
     more |= {"value": row["wins"] / row["n"], "low": low, "high": high}
     return row | more | {"tokens_low": max(0.0, mean - half), "tokens_high": mean + half}
 
@@ -142,6 +155,13 @@ def origin_name(rows: pd.DataFrame, origin: str) -> str:
     return ", ".join(filter(None, parts))
 
 
+def panel_names(rows: pd.DataFrame) -> list[str]:
+    """Whose panel each row belongs in: own runs of a checkpoint that the study has are beside the study's, all others
+    by themselves."""
+    known = {row["model"]: row["name"] for row in rows_of(rows) if row["origin"] == PUBLISHED and row["model"]}
+    return [known.get(row["model"], row["name"]) if row["origin"] == OWN else row["name"] for row in rows_of(rows)]
+
+
 def source_note(rows: pd.DataFrame) -> str:
     """n, judge, source and kind of interval of ``rows``, for a caption."""
     notes = []
@@ -165,6 +185,11 @@ def source_note(rows: pd.DataFrame) -> str:
                 "counts, which capture the draw of prompts only."
             )
     return " ".join(notes)
+
+
+def _variant(method: str, loss: str) -> str:
+    """What tells a method from others of its loss, without what figures of papers tell by themselves."""
+    return re.sub(r" ?\bone_completion_per_prompt=\S+", "", method.removeprefix(loss)).strip()
 
 
 def _judge(sweep: Sweep) -> str:

@@ -11,7 +11,7 @@ from analysis import style
 from analysis.by_scale import EXPERIMENT as SCALE
 from analysis.by_scale import look, origin_handles
 from analysis.estimates import rows_of
-from analysis.evidence import OWN, PUBLISHED, Evidence, source_note
+from analysis.evidence import OWN, PUBLISHED, Evidence, grouped, source_note
 from analysis.registry import Drawing, NoDataError, PaperEntry
 
 EXPERIMENT = "imbalance"
@@ -28,7 +28,7 @@ def kept(evidence: Evidence) -> pd.DataFrame:
     part = rows[(rows["keep_desirable"] < 1) | (rows["keep_undesirable"] < 1)]
     if part.empty:
         raise NoDataError("no judged run was trained on a part of the desirable or undesirable completions")
-    whole = _same_models(evidence, part, part["loss"].unique())
+    whole = _same_models(evidence, part, list(part["loss"].unique()))
     return pd.concat([rows[(rows["experiment"] == EXPERIMENT) | rows.index.isin(part.index)], whole]).drop_duplicates(
         subset=["origin", "name", "start", "loss", "variant", *CLASSES, "desirable_weight", "undesirable_weight", "n"]
     )
@@ -71,36 +71,38 @@ def draw(evidence: Evidence) -> Drawing:
                 _panel(axis, _of(rows, column, kind), column)
                 for band in rows_of(bands):
                     _band(axis, band)
-                axis.set_title(f"{name} completions kept" + (f", {titles[kind]}" if len(weightings) > 1 else ""))
+                axis.set_title(f"{name} completions kept" + (f"\n{titles[kind]}" if len(weightings) > 1 else ""))
                 if kind == weightings[-1]:
                     axis.set_xlabel(f"{name} completions kept (%)")
             line[0].set_ylabel("win rate (%)")
+        one_model = rows["name"].nunique() == 1
         losses = sorted(rows["loss"].unique(), key=style.loss_order)
         starts = sorted(rows["start"].unique(), key=style.start_order)
         handles = [
             Line2D([], [], color=style.colour(loss), linewidth=2.4, label=style.loss_name(loss)) for loss in losses
         ]
-        handles += style.start_handles(starts) + origin_handles(rows)
+        handles += (style.start_handles(starts) if len(starts) > 1 else []) + origin_handles(rows)
         handles += [
             Line2D(
                 [], [], color=style.colour(band["loss"]), linestyle=style.line(band["start"]),
                 linewidth=1.6 if band["origin"] == OWN else 0.9,
                 label=f"{style.loss_name(band['loss'])} from {style.start_name(band['start'])}, all data, "
-                f"{band['origin']}",
+                f"{band['origin']}{'' if one_model else ', ' + band['name']}",
             )
             for band in rows_of(bands)
         ]  # fmt: skip
-        figure.legend(handles=handles, loc="outside upper left", ncols=3)
-    models = " and ".join(sorted(rows["name"].unique()))
+        figure.legend(handles=handles, loc="outside upper left", ncols=2 if not one_model else 3)
+    models = " and ".join(f"{name} ({origin})" for (origin, name), _ in grouped(rows, ["origin", "name"]))
     lines = (
         "Horizontal lines with bands: DPO of the same model on all data, with its interval."
         if len(bands)
         else "No run of DPO on all data is at hand to compare with."
     )
     caption = (
-        f"Win rate of {models} after training on a part of one class and all of the other one; where weights make up for "
-        "it, the smaller class weighs more in proportion. At 100% with weights that make up for it one class weighs 4/3; "
-        f"where there is no such run, the one with weights 1 : 1 is shown. {lines} {source_note(pd.concat([rows, bands]))}"
+        f"Win rate of {models} after training on a part of one class and all of the other one; where weights make up "
+        "for it, the smaller class weighs more in proportion. At 100% with weights that make up for it one class "
+        "weighs 4/3; where there is no such run, the one with weights 1 : 1 is shown. "
+        f"{lines} {source_note(pd.concat([rows, bands]))}"
     )
     return Drawing(figure, caption)
 
@@ -121,9 +123,7 @@ def _of(rows: pd.DataFrame, column: str, kind: str) -> pd.DataFrame:
 
 def _panel(axis: Axes, rows: pd.DataFrame, column: str) -> None:
     keys = ["loss", "name", "start", "origin"]
-    series = sorted(
-        rows.groupby(keys, sort=False), key=lambda item: (item[0][3], style.loss_order(item[0][0]), item[0][1:])
-    )
+    series = sorted(grouped(rows, keys), key=lambda item: (item[0][3], style.loss_order(item[0][0]), item[0][1:]))
     for index, ((loss, _, start, origin), part) in enumerate(series):
         ordered = part.sort_values(column)
         x = ordered[column].astype(float) * 100 * 1.06 ** (index - (len(series) - 1) / 2)

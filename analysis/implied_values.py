@@ -1,4 +1,4 @@
-"""Figure: the value functions that losses imply (KTO paper v1 Figure 2, v2 and later Figure 1), from the code of the losses."""
+"""Figure: the value functions that losses imply (KTO paper v1 Figure 2, v4 Figure 1), from their code."""
 
 from __future__ import annotations
 

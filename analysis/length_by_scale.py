@@ -35,8 +35,8 @@ def draw(evidence: Evidence) -> Drawing:
         legend = by_scale.handles(rows, starts)
         figure.legend(handles=legend, loc="outside upper left", ncols=min(len(legend), 5))
     widest = (
-        " Of published means the spread is unknown: their bars are the widest that lengths between 0 and the token limit "
-        "allow, not Wilson's."
+        " Of published means the spread is unknown: their bars are the widest that lengths between 0 and the token "
+        "limit allow, not Wilson's."
         if (rows["origin"] == PUBLISHED).any()
         else ""
     )

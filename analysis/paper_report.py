@@ -1,4 +1,4 @@
-"""``kto-bench-report kto_paper``: the figures, tables and claims of a published study; and their part of a sweep's page."""
+"""``kto-bench-report kto_paper``: figures, tables and claims of a published study, and their part of a sweep's page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kto_bench.published import Published
 
 @dataclass(frozen=True)
 class Parts:
-    """What a page shows of a paper: figures and tables that there is something for, claims, and what to keep in mind."""
+    """What a page shows of a paper: figures and tables that it has something for, claims, and what to keep in mind."""
 
     name: str
     title: str

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import benchmarks, style, text
-from analysis.estimates import CELL, cells, rows_of
-from analysis.evidence import OWN, PUBLISHED, Evidence, method_name
+from analysis.estimates import CELL, cells, rows_of, span
+from analysis.evidence import OWN, PUBLISHED, Evidence, grouped, method_name
 from analysis.question_sets import pooled
 from analysis.registry import Sheet
 from analysis.statistics import wilson
@@ -20,6 +20,7 @@ COLUMNS = [
     *("origin", "model", "name", "start", "loss", "one_completion_per_prompt", "variant", "temperature"),
     *("task", "task_name", "scale", "value", "low", "high", "n", "n_note", "seeds", "judge", "trust", "source"),
 ]
+TEMPERATURE = "evaluation.generation.temperature"
 QUESTION_SETS = {
     ("AlpacaEval 2", "win rate"): ("alpaca_eval_2", "AlpacaEval 2, win rate"),
     ("AlpacaEval 2", "length-controlled win rate"): ("alpaca_eval_2_lc", "AlpacaEval 2, length-controlled"),
@@ -42,19 +43,27 @@ def published(evidence: Evidence, experiment: str) -> pd.DataFrame:
 
 
 def own(evidence: Evidence, tasks: dict[str, str] | None = None) -> pd.DataFrame:
-    """Own win rates, benchmarks and sets of questions, in percent or on their scale. ``tasks`` are names of tasks that a
-    paper has; other tasks are called what they are."""
+    """Own win rates, benchmarks and sets of questions, in percent or on their scale. ``tasks`` are names of tasks that
+    a paper has; other tasks are called what they are."""
     judged = {row["cell"]: row for row in rows_of(evidence.own)}
     if evidence.sweep is None or not judged:
         return pd.DataFrame(columns=COLUMNS)
     rows: list[dict[str, Any]] = []
+    settings = evidence.sweep.settings([TEMPERATURE])
+    temperatures = {cell: part[TEMPERATURE].iloc[0] for cell, part in cells(settings)}
 
     def add(cell: Any, task: str, name: str, scale: float, judge: str, **numbers: Any) -> None:
         if cell not in judged:
             return
         about = {key: judged[cell][key] for key in COLUMNS if key in judged[cell]}
-        about |= {"task": task, "task_name": (tasks or {}).get(task, name), "scale": scale, "judge": judge}
-        rows.append({**about, "n_note": "prompts or documents", "temperature": np.nan, **numbers})
+        about |= {
+            "temperature": temperatures[cell],
+            "task": task,
+            "task_name": (tasks or {}).get(task, name),
+            "scale": scale,
+            "judge": judge,
+        }
+        rows.append({**about, "n_note": "prompts or documents", **numbers})
 
     for cell, row in judged.items():
         scaled = {key: 100 * row[key] for key in ("value", "low", "high")}
@@ -68,14 +77,19 @@ def own(evidence: Evidence, tasks: dict[str, str] | None = None) -> pd.DataFrame
             add(
                 tuple(row[key] for key in CELL), task, title, factor, "", **scaled, n=row["prompts"], seeds=row["seeds"]
             )
-    for (title, name), of_name in evidence.sweep.question_sets.dropna(subset=["value"]).groupby(["set", "name"]):
-        task, shown = QUESTION_SETS.get((str(title), str(name)), (f"{title} {name}", f"{title}, {name}"))
+    for (title, name), of_name in grouped(evidence.sweep.question_sets.dropna(subset=["value"]), ["set", "name"]):
+        task, shown = QUESTION_SETS.get((title, name), (f"{title} {name}", f"{title}, {name}"))
         for cell, part in cells(of_name):
             factor = float(part["scale"].iloc[0])
             found = dict(pooled("value", part))
             scaled = {key: factor * found[f"value_{key}".removesuffix("_value")] for key in ("value", "low", "high")}
             add(cell, task, shown, factor, judged.get(cell, {}).get("judge", ""), **scaled, n=np.nan, seeds=len(part))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def together(*parts: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all parts that have any."""
+    return pd.concat([part.astype(object) for part in parts if len(part)], ignore_index=True).infer_objects()
 
 
 def sheet(
@@ -92,7 +106,7 @@ def sheet(
     lines, shown = [], []
     order = {key: index for index, key in enumerate(dict.fromkeys(zip(rows["origin"], rows["name"], strict=True)))}
     parts = sorted(
-        rows.groupby(keys, sort=False, dropna=False),
+        grouped(rows, keys),
         key=lambda item: (order[item[0][:2]], style.start_order(item[0][2]), style.loss_order(item[0][3]), item[0][4:]),
     )
     several_starts = rows["start"].nunique() > 1
@@ -107,7 +121,7 @@ def sheet(
         for task in tasks:
             row = by_task.get(task)
             line |= {f"{task}{end}": row[key] if row else np.nan for end, key in _ENDS.items()}
-            display[titles[task]] = _cell(row)
+            display[titles[task]] = cell(row)
         if mean_of:
             values = [by_task[task]["value"] if task in by_task else np.nan for task in mean_of]
             line["mean"] = float(np.mean(values))
@@ -121,7 +135,8 @@ def sheet(
 _ENDS = {"": "value", "_low": "low", "_high": "high", "_n": "n", "_trust": "trust", "_source": "source"}
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def cell(row: dict[str, Any] | None) -> str:
+    """A score with its interval, where n is known, and the mark of how far it can be trusted."""
     if row is None or pd.isna(row["value"]):
         return text.MISSING
     digits = 1 if row["scale"] == 100 else 2
@@ -140,22 +155,21 @@ def score_note(rows: pd.DataFrame) -> str:
         sizes = part.dropna(subset=["n"]).drop_duplicates("task")
         n = ", ".join(f"{row['task_name']} {row['n']:.0f}" for row in rows_of(sizes))
         judges = " and ".join(sorted({judge for judge in part["judge"] if judge}))
-        sources = "; ".join(sorted(set(part["source"])))
+        sources = "; ".join(sorted({str(source).partition(" (")[0] for source in part["source"]}))
         notes.append(
-            f"Published: {sources}{f'; judge {judges}' if judges else ''}, one seed. Their 95% intervals are ours: Wilson's "
-            f"for the {part['n_note'].iloc[0]} (n = {n}), of questions only; the papers print none here, and for graded "
-            "or length-controlled scores they are a rough guide."
+            f"Published: {sources}{f'; judge {judges}' if judges else ''}, one seed unless the source says otherwise. "
+            f"Their 95% intervals are ours: Wilson's for the {part['n_note'].iloc[0]} (n = {n}), of questions only; "
+            "the papers print none here, and for graded or length-controlled scores they are a rough guide."
         )
         marks = {"secondary": "† from a later text that copies the table", "unverified": "? from memory, unverified"}
         notes += [f"{words}." for trust, words in marks.items() if (part["trust"] == trust).any()]
     mine = rows[rows["origin"] == OWN]
     if len(mine):
         judges = " and ".join(sorted({judge for judge in mine["judge"] if judge}))
-        seeds = int(mine["seeds"].min()), int(mine["seeds"].max())
         counts = mine["n"].dropna()
+        n = f"n = {span(counts, 'prompts')} or documents" if len(counts) else "n as in the table of sets of questions"
         notes.append(
-            f"Own runs: judge {judges}, n = {counts.min():.0f}–{counts.max():.0f} prompts or documents × "
-            f"{seeds[0] if seeds[0] == seeds[1] else f'{seeds[0]}–{seeds[1]}'} seeds; 95% intervals of both (of prompts "
-            "only where there is one seed)."
+            f"Own runs: judge {judges}, {n} × "
+            f"{span(mine['seeds'], 'seeds')}; 95% intervals of both (of prompts only where there is one seed)."
         )
     return " ".join(notes)

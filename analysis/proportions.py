@@ -1,8 +1,8 @@
 """Tests and intervals for published counts, where outcomes per prompt are unknown and runs count as independent.
 
-Everything here captures which prompts (or documents) were drawn, for fixed checkpoints; not the training seed. Where the
-prompts were the same for both runs and prompts differ in difficulty, paired outcomes would give a smaller or, rarely, a
-larger uncertainty: these are what counts alone allow.
+Everything here captures which prompts (or documents) were drawn, for fixed checkpoints; not the training seed. Where
+prompts were the same for both runs and differ in difficulty, paired outcomes would give a smaller or, rarely, a larger
+uncertainty: these are what counts alone allow.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def one_proportion(wins: float, n: int, expected: float = 0.5, confidence: float
 def largest_error(mean: float, n: int, highest: float) -> float:
     """The largest standard error that a mean of ``n`` values between 0 and ``highest`` can have.
 
-    The variance of values in [0, M] with mean m is at most m (M - m) (Bhatia & Davis 2000, American Mathematical Monthly
-    107:353), taken when all values are 0 or M. For means whose spread was not published.
+    The variance of values in [0, M] with mean m is at most m (M - m) (Bhatia & Davis 2000, American Mathematical
+    Monthly 107:353), taken when all values are 0 or M. For means whose spread was not published.
     """
     if not 0 <= mean <= highest:
         raise ValueError(f"largest_error needs 0 <= mean <= highest, got mean={mean}, highest={highest}")

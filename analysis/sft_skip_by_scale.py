@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from analysis import by_scale, style
 from analysis.by_scale import Group
 from analysis.estimates import differences, rows_of
-from analysis.evidence import OWN, PUBLISHED, Evidence, source_note
+from analysis.evidence import OWN, PUBLISHED, Evidence, grouped, source_note
 from analysis.proportions import two_proportions
 from analysis.registry import Drawing, NoDataError, PaperEntry
 
@@ -21,7 +21,7 @@ def costs(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
     Published runs count as independent (Newcombe's interval); own ones are paired by seed and prompt.
     """
     found = []
-    for _, part in rows[rows["loss"] != "none"].groupby(SAME, sort=False, dropna=False):
+    for _, part in grouped(rows[rows["loss"] != "none"], SAME):
         by_start = {row["start"]: row for row in rows_of(part)}
         for start in by_start.keys() - {"base"}:
             if "base" in by_start:
@@ -64,8 +64,8 @@ def draw(evidence: Evidence) -> Drawing:
     if (rows["origin"] == OWN).any():
         kinds.append("own ones paired by seed and prompt (bootstrap)")
     caption = (
-        "Win rate of each loss on the base model minus that of the same loss after SFT, in points: below 0, skipping SFT "
-        f"costs wins. Bars: 95% intervals; {' and '.join(kinds)}. {source_note(rows)}"
+        "Win rate of each loss on the base model minus that of the same loss after SFT, in points: below 0, skipping "
+        f"SFT costs wins. Bars: 95% intervals; {' and '.join(kinds)}. {source_note(rows)}"
     )
     return Drawing(figure, caption)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis import dots, paper_scores, style
-from analysis.evidence import OWN, PUBLISHED, Evidence
+from analysis.evidence import OWN, Evidence, grouped, panel_names
 from analysis.paper_scores import score_note
 from analysis.registry import Drawing, NoDataError, PaperEntry, Sheet
 
@@ -23,10 +23,9 @@ def rows_of_both(evidence: Evidence) -> pd.DataFrame:
     own = paper_scores.own(evidence)
     grids = own[own["task"] == "win_rate"].groupby(["loss", "start", "name"], sort=False)["variant"].nunique()
     own = _best(own) if "simpo" in set(own["loss"]) and (grids > 1).any() else own.iloc[:0]
-    parts = [part for part in (own, *published) if len(part)]
-    if not parts:
+    if own.empty and all(part.empty for part in published):
         raise NoDataError("the sweep has no grid of settings that includes SimPO")
-    return pd.concat(parts, ignore_index=True)
+    return paper_scores.together(own, *published)
 
 
 def _best(own: pd.DataFrame) -> pd.DataFrame:
@@ -40,17 +39,19 @@ def _best(own: pd.DataFrame) -> pd.DataFrame:
 def draw(evidence: Evidence) -> Drawing:
     """A panel per model, of length-controlled win rates (own runs: win rates)."""
     rows = rows_of_both(evidence)
-    shown = rows[rows["task"].isin(HEADLINE) & ~((rows["origin"] == PUBLISHED) & (rows["task"] == "win_rate"))]
+    drawn = paper_scores.published(evidence, EXPERIMENTS[0])
+    shown = paper_scores.together(rows[(rows["origin"] == OWN) & rows["task"].isin(HEADLINE)], drawn)
+    shown = shown[shown["task"].isin(HEADLINE)]
     panels = []
-    for (origin, name), part in shown.groupby(["origin", "name"], sort=False):
-        label = "win rate (%)" if (part["task"] == "win_rate").all() else "length-controlled win rate (%)"
-        title = f"{name}, own runs" if origin == OWN else str(name).replace(", ", ",\n")
-        panels.append(dots.Panel(title, part, label))
+    for (name, task), part in grouped(shown.assign(panel=panel_names(shown)), ["panel", "task"]):
+        label = "win rate (%)" if task == "win_rate" else "length-controlled win rate (%)"
+        panels.append(dots.Panel(str(name), part, label))
     with style.settings():
         figure = dots.draw(panels)
     caption = (
-        "Each loss with the best of its grid of settings: length-controlled win rate on AlpacaEval 2 (published) or win "
-        f"rate against the data's completions (own). The axes differ between models. {_tuned(rows)}{score_note(rows)}"
+        "Each loss with the best of its grid of settings: length-controlled win rate on AlpacaEval 2 (published) or "
+        f"win rate against the data's completions (own). The axes differ between models. "
+        f"{_tuned(shown)}{score_note(shown)}"
     )
     return Drawing(figure, caption)
 

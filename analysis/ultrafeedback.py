@@ -1,11 +1,11 @@
-"""Figure and table: benchmarks after alignment on UltraFeedback, with KTO's ablations (KTO paper v1 Table 3, v4 Table 2)."""
+"""Figure and table: benchmarks after alignment on UltraFeedback, with KTO's ablations (KTO paper v1 Table 3)."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from analysis import dots, paper_scores, style
-from analysis.evidence import OWN, Evidence
+from analysis.evidence import OWN, Evidence, grouped, panel_names
 from analysis.paper_scores import score_note
 from analysis.registry import Drawing, NoDataError, PaperEntry, Sheet
 
@@ -18,36 +18,34 @@ ABLATIONS = {
 
 
 def rows_of_both(evidence: Evidence) -> pd.DataFrame:
-    """Own and published scores. Raises NoDataError where the sweep has no ablation of KTO and the study no such table."""
+    """Own and published scores. Raises NoDataError where the sweep has no ablation of KTO and the study no table."""
     published = paper_scores.published(evidence, EXPERIMENT)
     names = dict(zip(published["task"], published["task_name"], strict=True))
     own = paper_scores.own(evidence, names)
-    ablated = own["loss"].isin(ABLATIONS) | own["one_completion_per_prompt"].astype(bool)
-    if not ablated.any():
+    if not own["loss"].isin(ABLATIONS).any():
         own = own.iloc[:0]
-    parts = [part for part in (own, published) if len(part)]
-    if not parts:
+    if own.empty and published.empty:
         raise NoDataError("no judged run is of an ablation of KTO")
-    return pd.concat(parts, ignore_index=True)
+    return paper_scores.together(own, published)
 
 
 def draw(evidence: Evidence) -> Drawing:
     """A panel per task; those that own runs and the study share have both."""
     rows = rows_of_both(evidence)
     panels = []
-    for task, part in rows.groupby("task", sort=False):
-        origins = sorted(part["origin"].unique())
-        where = " and ".join(origins) if rows["origin"].nunique() > 1 else ""
-        title = "\n".join(filter(None, [str(part["task_name"].iloc[0]), where]))
+    rows = rows.assign(panel=panel_names(rows))
+    several = rows["panel"].nunique() > 1
+    for (task, name), part in grouped(rows, ["task", "panel"]):
+        title = f"{part['task_name'].iloc[0]}\n{name}" if several else str(part["task_name"].iloc[0])
         unit = "(%)" if part["scale"].iloc[0] == 100 else ""
-        name = "win rate" if task in ("win_rate", "alpaca_eval_2") else "F1" if task == "tydiqa" else "score"
+        what = "win rate" if task in ("win_rate", "alpaca_eval_2") else "F1" if task == "tydiqa" else "score"
         drawn = part.dropna(subset=["value"])
-        panels.append(dots.Panel(title, drawn, f"{name} {unit}".strip()))
+        panels.append(dots.Panel(title, drawn, f"{what} {unit}".strip()))
     with style.settings():
         figure = dots.draw(panels)
     caption = (
-        "Scores after alignment with each method; ablations of KTO leave out or change one part of its loss. The axes do "
-        f"not start at 0 and differ between tasks. {score_note(rows)}"
+        "Scores after alignment with each method; ablations of KTO leave out or change one part of its loss. The axes "
+        f"do not start at 0 and differ between tasks. {score_note(rows)}"
     )
     return Drawing(figure, caption)
 
@@ -62,11 +60,9 @@ def make(evidence: Evidence) -> Sheet:
         shared = tuple(task for task in tasks if (mine["task"] == task).any())
         tasks = shared if len(shared) > 1 else tasks
     if len(again):
-        rows = pd.concat([rows, again.assign(variant="(run again)")], ignore_index=True)
-    caption = (
-        "Scores (%) after alignment, with 95% intervals in brackets. Mean: of the tasks "
-        f"{', '.join(tasks)}. {score_note(rows)}"
-    )
+        rows = paper_scores.together(rows, again.assign(variant="(run again)"))
+    mean = f" Mean: of the tasks {', '.join(tasks)}." if tasks else ""
+    caption = f"Scores (%) after alignment, with 95% intervals in brackets.{mean} {score_note(rows)}"
     return paper_scores.sheet(rows, caption, mean_of=tasks)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import Normalize
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 
 from analysis import style
 from analysis.estimates import differences, rows_of
-from analysis.evidence import Evidence, source_note
+from analysis.evidence import Evidence, grouped, source_note
 from analysis.registry import Drawing, NoDataError, PaperEntry
 
 RULE = (1.0, 1.5)
@@ -22,11 +27,7 @@ def draw(evidence: Evidence) -> Drawing:
     rows = evidence.own
     rows = rows[(rows["keep_desirable"] == 1) & (rows["keep_undesirable"] == 1)]
     rows = rows.dropna(subset=["desirable_weight", "undesirable_weight"])
-    maps = [
-        (key, part)
-        for key, part in rows.groupby(["loss", "name", "start", "feedback"], sort=False)
-        if part["desirable_weight"].nunique() > 1 and part["undesirable_weight"].nunique() > 1
-    ]
+    maps = [(key, part) for key, part in grouped(rows, ["loss", "name", "start", "feedback"]) if _crossed(part)]
     if not maps:
         raise NoDataError("no loss was run with two values of each class weight on the same data")
     columns = min(2, len(maps))
@@ -50,10 +51,16 @@ def draw(evidence: Evidence) -> Drawing:
     return Drawing(figure, caption)
 
 
-def _map(axis: Axes, rows: pd.DataFrame, low: float, high: float) -> object:
+def _crossed(rows: pd.DataFrame) -> bool:
+    """Whether two values of one weight were both run with two values of the other one."""
+    filled = rows.pivot_table(index="desirable_weight", columns="undesirable_weight", values="value").notna()
+    return any((filled.loc[a] & filled.loc[b]).sum() > 1 for a, b in combinations(filled.index, 2))
+
+
+def _map(axis: Axes, rows: pd.DataFrame, low: float, high: float) -> AxesImage:
     desirable, undesirable = (sorted(rows[f"{name}_weight"].unique()) for name in ("desirable", "undesirable"))
     values = np.full((len(undesirable), len(desirable)), np.nan)
-    norm = TwoSlopeNorm(vmin=low - 1e-9, vcenter=(low + high) / 2, vmax=high + 1e-9)
+    norm = Normalize(low, high if high > low else low + 1)
     found = {
         (undesirable.index(r["undesirable_weight"]), desirable.index(r["desirable_weight"])): r for r in rows_of(rows)
     }
@@ -79,13 +86,11 @@ def _map(axis: Axes, rows: pd.DataFrame, low: float, high: float) -> object:
     return image
 
 
-def _outline(x: int, y: int) -> object:
-    from matplotlib.patches import Rectangle
-
+def _outline(x: int, y: int) -> Rectangle:
     return Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fill=False, edgecolor="#D55E00", linewidth=1.3)
 
 
-def _best(evidence: Evidence, maps: list[tuple[object, pd.DataFrame]]) -> str:
+def _best(evidence: Evidence, maps: list[tuple[Any, pd.DataFrame]]) -> str:
     """Whether the best cell can be told from equal weights, by a paired difference."""
     assert evidence.sweep is not None
     sentences = []

@@ -1,8 +1,10 @@
 """Numbers from papers as tidy tables: a published study is a folder ``results/published/<study>/`` of small files.
 
-``study.json`` says what the study is; ``judged.csv`` has one row per judged run (counts of wins), ``scores.csv`` one per
-number of a table or figure. A study has at least one of the two. Reading is strict: a column that is missing or unknown,
-a number that is none or out of range, and a row without a source, n or judge are errors that name file, line and column.
+``study.json`` says what the study is; ``judged.csv`` has one row per judged run (counts of wins), ``scores.csv`` one
+per number of a table or figure. A study has at least one of the two. Reading is strict: a column that is missing or
+unknown, a number that is none or out of range, and a row without a source, n or judge are errors that name file, line
+and column.
+
 Losses, starts, models and tasks have the names that they have in the suite, so that own runs can be laid over them.
 """
 
@@ -81,8 +83,8 @@ JUDGED: dict[str, Check] = {
     "median_tokens": _or(SIZE, NONE), "max_tokens": _or(SIZE, NONE), "target_median_tokens": _or(SIZE, NONE),
     "judge": _text, "date": _or(_text, ""), "trust": _one_of(*TRUST), "source": _text,
 }  # fmt: skip
-"""Columns of judged.csv. ``model`` is the suite's name of the checkpoint (empty where it has none), ``name`` the paper's;
-``keep_*`` are fractions of a class that were trained on; ``n`` are prompts, ``wins`` those that were won."""
+"""Columns of judged.csv. ``model`` is the suite's name of the checkpoint (empty where it has none), ``name`` the
+paper's; ``keep_*`` are fractions of a class that were trained on; ``n`` are prompts, ``wins`` those that were won."""
 SCORES: dict[str, Check] = {
     "experiment": _text, "model": _or(_text, ""), "name": _text, "start": _text, "loss": _text,
     "one_completion_per_prompt": _truth, "desirable_weight": _or(_number(0), NONE),
@@ -125,7 +127,7 @@ class Published:
         tables = {table: _read(folder / f"{table}.csv", columns) for table, columns in TABLES.items()}
         if all(table.empty for table in tables.values()):
             raise RecordError(f"{folder}: a published study needs rows in {' or '.join(f'{t}.csv' for t in TABLES)}")
-        return cls(name, folder, **about, **tables)
+        return cls(name=name, folder=folder, judged=tables["judged"], scores=tables["scores"], **about)
 
 
 def available(results: str | Path = "results") -> list[str]:
@@ -156,7 +158,7 @@ def _read(path: Path, columns: dict[str, Check]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, pd.errors.ParserError) as error:
         raise RecordError(f"{path}: cannot be read as CSV ({str(error).strip()})") from error
-    missing, unknown = [c for c in columns if c not in table], [c for c in table if c not in columns]
+    missing, unknown = [c for c in columns if c not in table], [str(c) for c in table if c not in columns]
     if missing or unknown:
         wrong = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
         raise RecordError(f"{path}: {' and '.join(wrong)}; its columns must be {', '.join(columns)}")

@@ -196,8 +196,8 @@ class Sweep:
         return self._table(lambda record: record.lines("benchmarks_over_training.jsonl"), columns)
 
     def settings(self, keys: Iterable[str]) -> pd.DataFrame:
-        """One row per run: ``parameters`` (of the model, embeddings included; NaN in records without them), and a column
-        for each of ``keys``, the dotted keys of a configuration (NaN where the run's has none)."""
+        """One row per run: ``parameters`` (of the model, embeddings included; NaN in records without them), and a
+        column for each of ``keys``, the dotted keys of a configuration (NaN where the run's has none)."""
         wanted = list(keys)
         return self._table(lambda record: result_rows.settings(record, wanted), ["parameters", *wanted])
 

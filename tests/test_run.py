@@ -59,6 +59,7 @@ def test_a_run_leaves_a_whole_record(make: MakeConfig) -> None:
     assert data["rows"] + data["heldout_rows"] == 40
     assert data["truncated"] == {"prompt": 0, "completion": 0}
     assert data["warnings"] == []
+    assert data["parameters"]["total"] > data["parameters"]["without_embeddings"] > 0
     assert data["sft"].pop("used")["updates"] == 2
     assert data["sft"] == {"truncated": {"prompt": 0, "completion": 0}, "warnings": []}
     timing = read(record.folder / "timing.json")["align"]

@@ -56,7 +56,7 @@ def write_run(
     labels |= settings.pop("labels", {})
     write_json(folder / "run.json", {"run": run, "sweep": sweep.name, "labels": labels, "stages": {"align": hash_}})
     beta, planned = settings.pop("beta", 0.1), settings.pop("planned", steps)
-    more = settings.pop("config", {})
+    more, parameters = settings.pop("config", {}), settings.pop("parameters", None)
     used = {"completions": 64 * steps, "updates": steps, "tokens": 900 * steps, "flops": 1e6 * steps}
     used = settings.pop("used", None if loss == "none" else used)
     write_json(
@@ -133,6 +133,7 @@ def write_run(
     write_json(folder / "timing.json", {"stages": stages})
     data = {"kind": "paired", "rows": 600, "heldout_rows": 0, "dropped": {}, "truncated": {}}
     data |= {"used": used} if used else {}
+    data |= {"parameters": {"total": parameters, "without_embeddings": parameters // 2}} if parameters else {}
     write_json(folder / "data.json", data | ({"warnings": warnings} if warnings else {}))
     write_json(folder / "environment.json", {"python": "3.11.9", "packages": {"torch": "2.13.0"}, "platform": "Linux"})
     write_json(folder / "status.json", status)

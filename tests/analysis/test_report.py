@@ -157,7 +157,7 @@ def test_help_and_wrong_usage(capsys):
         main(["--help"])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
-    assert "reports/SWEEP" in printed
+    assert "reports/NAME" in printed
     assert "kto-bench-report halo" in printed
     with pytest.raises(SystemExit) as stop:
         main([])
