@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from PIL import Image
 
-from analysis import style
+from analysis import latex, style
 from analysis.registry import Drawing, NoDataError, Sheet
 
 Progress = Callable[[str], None]
+MAX_IMAGE_BYTES = 240_000
+"""Of one figure within a page, so that a dozen of them leave it below 5 MB; the files beside it are whole."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,41 @@ class Shown:
 
 
 def figure(name: str, title: str, make: Callable[[], Drawing], folder: Path, progress: Progress) -> Shown:
-    """Draw ``make()`` into ``folder``/name.png and .pdf. Where it has no data, files of an earlier report go."""
+    """Draw ``make()`` into ``folder``, for every width: name.png, .pdf and .tex (the PDF in a figure environment with
+    its caption) for a page, name-column.png, .pdf and .tex for a column. Where it has no data, files of an earlier
+    report go. The page shows the first.
+    """
     progress(f"figure: {name}")
-    try:
-        drawing = make()
-    except NoDataError as reason:
-        return _skipped(name, title, reason, [folder / f"{name}.png", folder / f"{name}.pdf"], progress)
-    with style.settings():
-        png, _ = style.save(drawing.figure, folder, name)
-    image = base64.b64encode(png.read_bytes()).decode()
-    return Shown(name, title, drawing.caption, image=f"data:image/png;base64,{image}")
+    images, captions = [], []
+    for width in style.WIDTHS:
+        file = name if width == "page" else f"{name}-{width}"
+        with style.at(width):
+            try:
+                drawing = make()
+            except NoDataError as reason:
+                files = [folder / f"{name}{end}{kind}" for end in ("", "-column") for kind in (".png", ".pdf", ".tex")]
+                return _skipped(name, title, reason, files, progress)
+            with style.settings():
+                png, pdf = style.save(drawing.figure, folder, file)
+        text = latex.figure(pdf.name, drawing.caption, f"fig:{name}", star=width == "page")
+        pdf.with_suffix(".tex").write_text(text, encoding="utf-8")
+        images.append(png)
+        captions.append(drawing.caption)
+    return Shown(name, title, captions[0], image=embedded(images[0]))
+
+
+def embedded(png: Path) -> str:
+    """The image as a data URL of at most MAX_IMAGE_BYTES: in 256 colours, and smaller where that is not enough."""
+    with Image.open(png) as opened:
+        image = opened.convert("RGB")
+    while True:
+        written = io.BytesIO()
+        image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+            written, "PNG", optimize=True
+        )
+        if written.tell() <= MAX_IMAGE_BYTES:
+            return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
+        image = image.resize((max(1, image.width * 4 // 5), max(1, image.height * 4 // 5)), Image.Resampling.LANCZOS)
 
 
 def table(name: str, title: str, make: Callable[[], Sheet], folder: Path, progress: Progress) -> Shown:
@@ -50,7 +79,7 @@ def table(name: str, title: str, make: Callable[[], Sheet], folder: Path, progre
         return _skipped(name, title, reason, [folder / f"{name}.csv", folder / f"{name}.tex"], progress)
     folder.mkdir(parents=True, exist_ok=True)
     sheet.numbers.to_csv(folder / f"{name}.csv", index=False)
-    written = sheet.display.map(latex).rename(columns=latex).to_latex(index=False)
+    written = latex.table(sheet.display, sheet.caption, f"tab:{name}")
     (folder / f"{name}.tex").write_text(written, encoding="utf-8")
     rows = tuple(tuple(map(str, row)) for row in sheet.display.itertuples(index=False, name=None))
     return Shown(name, title, sheet.caption, columns=tuple(map(str, sheet.display.columns)), rows=rows)
@@ -61,16 +90,6 @@ def _skipped(name: str, title: str, reason: NoDataError, stale: list[Path], prog
     for path in stale:
         path.unlink(missing_ok=True)
     return Shown(name, title, skipped=str(reason))
-
-
-def latex(text: str) -> str:
-    """Text with what is special to LaTeX, or is not ASCII, written as LaTeX has it."""
-    special = {c: f"\\{c}" for c in "&%$#_{}"} | {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-        "<": "$<$", ">": "$>$", "−": "$-$", "–": "--", "×": r"$\times$", "·": r"$\cdot$", "\n": " ",
-        "π": r"$\pi$", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "|": "$|$", "∞": r"$\infty$",
-    }  # fmt: skip
-    return "".join(special.get(character, character) for character in text)
 
 
 def templates() -> jinja2.Environment:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from analysis.page import latex
+from analysis.latex import escape
 from analysis.registry import discover
 from analysis.report import main
 from analysis.samples import samples
@@ -43,7 +43,8 @@ def page(report):
 
 def test_every_figure_and_table_is_a_file(report):
     names = {path.name for folder in ("figures", "tables") for path in (report / folder).iterdir()}
-    expected = {f"{name}.{ending}" for name in discover("FIGURE") for ending in ("png", "pdf")}
+    widths, endings = ("", "-column"), ("png", "pdf", "tex")
+    expected = {f"{name}{width}.{ending}" for name in discover("FIGURE") for width in widths for ending in endings}
     assert names == expected | {f"{name}.{ending}" for name in discover("TABLE") for ending in ("csv", "tex")}
 
 
@@ -105,11 +106,23 @@ def test_numbers_in_files_are_those_of_the_records(report, sweep):
 
 def test_latex_is_booktabs_and_escaped(report):
     text = (report / "tables" / "summary_table.tex").read_text(encoding="utf-8")
-    assert text.startswith(r"\begin{tabular}")
-    assert r"\toprule" in text
+    assert text.startswith("% needs \\usepackage{booktabs}")
+    lines = text.splitlines()
+    rules = [lines.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")]
+    assert rules == sorted(rules)
+    assert rules[2] - rules[1] - 1 == len(pd.read_csv(report / "tables" / "summary_table.csv"))
+    cells = {line.count(" & ") for line in lines if line.endswith(r" \\")}
+    assert len(cells) == 1
+    columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text).group(1)
+    assert columns.startswith("llrrrr")
+    assert len(columns) == cells.pop() + 1
+    assert r"\caption{By start and loss: means with 95\% intervals." in text
+    assert r"\label{tab:summary_table}" in text
+    for name in ("table*", "tabular", "adjustbox"):
+        assert text.count(f"\\begin{{{name}}}") == text.count(f"\\end{{{name}}}") == 1
     assert r"sandbox\_facts" in text
     assert text.isascii()
-    assert latex(r"50% & a_b \ {x} −1 <2") == r"50\% \& a\_b \textbackslash{} \{x\} $-$1 $<$2"
+    assert escape(r"50% & a_b \ {x} −1 <2") == r"50\% \& a\_b \textbackslash{} \{x\} $-$1 $<$2"
 
 
 def test_rebuilding_gives_the_same_bytes(report, results, tmp_path):
@@ -149,7 +162,10 @@ def test_a_sweep_without_finished_runs_still_gives_a_report(tmp_path, capsys):
     assert printed.rstrip().endswith(str(out / "index.html"))
     html = (out / "index.html").read_text(encoding="utf-8")
     assert "Not drawn: no finished run has benchmark results." in html
-    assert sorted(path.name for path in (out / "figures").iterdir()) == ["mine.png", "training.pdf", "training.png"]
+    assert sorted(path.name for path in (out / "figures").iterdir()) == [
+        "mine.png",
+        *(f"training{width}.{kind}" for width in ("-column", "") for kind in ("pdf", "png", "tex")),
+    ]
 
 
 def test_help_and_wrong_usage(capsys):

@@ -91,7 +91,7 @@ def test_long_labels_keep_their_beginning_and_end():
     assert style.short("x" * 30) == "x" * 30
     assert style.short("abcdefghij", 5) == "ab…ij"
     assert style.short("KTO beta=0.1 learning_rate=0.0005 epochs=2").startswith("KTO beta=0.1")
-    assert len(style.short("x" * 90)) == style.MAX_LABEL
+    assert len(style.short("x" * 90)) == style.MAX_LABELS["page"]
 
 
 def drawing():
