@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 from PIL import Image
 
 from analysis import latex, style
@@ -29,6 +32,7 @@ class Shown:
     image: str = ""
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    numeric: tuple[str, ...] = ()
     skipped: str = ""
 
 
@@ -82,7 +86,9 @@ def table(name: str, title: str, make: Callable[[], Sheet], folder: Path, progre
     written = latex.table(sheet.display, sheet.caption, f"tab:{name}")
     (folder / f"{name}.tex").write_text(written, encoding="utf-8")
     rows = tuple(tuple(map(str, row)) for row in sheet.display.itertuples(index=False, name=None))
-    return Shown(name, title, sheet.caption, columns=tuple(map(str, sheet.display.columns)), rows=rows)
+    numeric = tuple(str(column) for column in sheet.display if latex.is_numeric(sheet.display[column]))
+    columns = tuple(map(str, sheet.display.columns))
+    return Shown(name, title, sheet.caption, columns=columns, rows=rows, numeric=numeric)
 
 
 def _skipped(name: str, title: str, reason: NoDataError, stale: list[Path], progress: Progress) -> Shown:
@@ -93,11 +99,18 @@ def _skipped(name: str, title: str, reason: NoDataError, stale: list[Path], prog
 
 
 def templates() -> jinja2.Environment:
-    """The pages' templates; all that they show is escaped."""
-    return jinja2.Environment(
+    """The pages' templates; all that they show is escaped.
+
+    A page runs one script, ours: its policy allows the script with that hash, and no other.
+    """
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = resources.files("analysis").joinpath("templates", "script.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals |= {"script": Markup(script), "script_hash": f"sha256-{digest}"}
+    return environment

@@ -21,6 +21,8 @@ from kto_bench.record import LOSS_REPORT
 from kto_bench.results import RecordError, Sweep, flatten, varying
 
 MAX_TRACEBACK_CHARACTERS = 6000
+MAX_TRACEBACKS = 60
+"""Of a sweep on its page; all are in the records."""
 
 
 def build(sweep: Sweep, out: Path, progress: page.Progress = lambda message: None) -> Path:
@@ -72,6 +74,8 @@ def _problems(sweep: Sweep) -> list[dict[str, str]]:
                 f"[the first {len(trace) - MAX_TRACEBACK_CHARACTERS} characters are in status.json]\n"
                 + trace[-MAX_TRACEBACK_CHARACTERS:]
             )
+        if len(problems) >= MAX_TRACEBACKS and trace:
+            trace = "[in status.json of the run]"
         problems.append({"run": row["run"], "state": row["state"], "reason": row["reason"], "traceback": trace})
     return problems
 

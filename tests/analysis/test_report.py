@@ -1,5 +1,7 @@
 """The report as a user meets it: through the command line, as one page that needs nothing else and runs nothing."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -56,12 +58,19 @@ def test_the_page_is_self_contained_and_small(report, page):
     assert sum(tag == "img" for tag, _ in page.tags) == len(discover("FIGURE"))
 
 
-def test_model_output_is_inert(page):
-    assert not any(tag == "script" for tag, _ in page.tags)
+def html(report):
+    return (report / "index.html").read_text(encoding="utf-8")
+
+
+def test_model_output_is_inert(page, report):
     assert synthetic.SCRIPT in page.text  # shown as it was written
     assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
     policy = next(attributes["content"] for tag, attributes in page.tags if attributes.get("http-equiv"))
     assert "default-src 'none'" in policy
+    scripts = re.findall(r"<script>(.*?)</script>", html(report), re.DOTALL)
+    assert sum(tag == "script" for tag, _ in page.tags) == len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
 
 
 def test_the_page_can_be_used_by_keyboard_and_screen_reader(page):
@@ -133,7 +142,7 @@ def test_rebuilding_gives_the_same_bytes(report, results, tmp_path):
 
 def test_samples_show_the_same_prompts_for_every_cell(sweep):
     shown = samples(sweep)
-    assert len(shown) == 6
+    assert len(shown) == 24
     for sample in shown:
         assert [answer.name for answer in sample.answers][:2] == ["none (start only) from base", "SFT from base"]
         assert len(sample.answers) == 10
