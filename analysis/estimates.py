@@ -1,6 +1,6 @@
 """From tidy tables to tables of estimates and paired differences, per cell (setting, start, method).
 
-Each number draws its replicates from a stream named after what it estimates, so the same number has the same interval
+What is random draws from a stream named after what it is, so the same number has the same interval
 in every figure and table, whatever else the sweep holds.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,7 @@ def estimates(table: pd.DataFrame, value: str, unit: str = "prompt_id", bounded:
     rows = []
     for cell, group in cells(table.dropna(subset=[value])):
         outcomes = matrix(group, value, unit)
-        result = _estimate(*_frozen(outcomes), (value, *cell), bounded)
+        result = statistics.estimate(outcomes.to_numpy(), bounded=bounded)
         numbers = asdict(result) | {"interval": result.method}
         by_seed = outcomes.mean(axis=1).tolist()
         rows.append({**numbers, **dict(zip(CELL, cell, strict=True)), "by_seed": by_seed})
@@ -69,7 +68,8 @@ def differences(
 ) -> pd.DataFrame:
     """One row per pair of cells (first minus second) on the seeds and prompts that both have.
 
-    Columns: first, second, value, low, high, p_value, seeds, prompts, and p_holm, adjusted for all rows returned.
+    Columns: first, second, value, low, high, p_value, seeds, prompts, p_holm, adjusted for all rows returned, and
+    ``outcomes``, the differences themselves: (seeds, prompts), NaN where one of the two is missing.
     Pairs without a seed and a prompt in common are left out.
     """
     matrices = {cell: matrix(group, value, unit) for cell, group in cells(table.dropna(subset=[value]))}
@@ -79,34 +79,12 @@ def differences(
             continue
         left, right = matrices[first].align(matrices[second], join="inner")
         if (left.notna() & right.notna()).to_numpy().any():
-            result = _difference(*_frozen(left), *_frozen(right), (value, *first, *second))
-            rows.append({"first": first, "second": second, **asdict(result)})
-    columns = ["first", "second", "value", "low", "high", "p_value", "seeds", "prompts"]
+            result = statistics.paired_difference(left.to_numpy(), right.to_numpy())
+            outcomes = (left - right).to_numpy()
+            rows.append({"first": first, "second": second, **asdict(result), "outcomes": outcomes})
+    columns = ["first", "second", "value", "low", "high", "p_value", "seeds", "prompts", "outcomes"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.assign(p_holm=statistics.holm(frame["p_value"].to_numpy(dtype=float)))
-
-
-# Figures, both of their widths, tables and sentences ask for the same numbers: each is computed once in a process.
-
-
-def _frozen(outcomes: pd.DataFrame) -> tuple[bytes, tuple[int, int]]:
-    return np.ascontiguousarray(outcomes, dtype=float).tobytes(), (len(outcomes.index), len(outcomes.columns))
-
-
-def _thawed(content: bytes, shape: tuple[int, int]) -> statistics.Matrix:
-    return np.frombuffer(content).reshape(shape)
-
-
-@lru_cache(maxsize=4096)
-def _estimate(content: bytes, shape: tuple[int, int], names: tuple[str, ...], bounded: bool) -> statistics.Estimate:
-    return statistics.estimate(_thawed(content, shape), stream(*names), bounded=bounded)
-
-
-@lru_cache(maxsize=4096)
-def _difference(
-    first: bytes, shape: tuple[int, int], second: bytes, same: tuple[int, int], names: tuple[str, ...]
-) -> statistics.Difference:
-    return statistics.paired_difference(_thawed(first, shape), _thawed(second, same), stream(*names))
 
 
 def stream(*names: str) -> np.random.Generator:

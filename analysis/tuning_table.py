@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics, style, text
-from analysis.estimates import CELL, Cell, estimates, rows_of, stream
+from analysis.estimates import CELL, Cell, estimates, rows_of
 from analysis.registry import Entry, Sheet
 from analysis.trials import Trials, trials_of
 from kto_bench.results import Sweep
@@ -59,7 +59,7 @@ def _rows(trials: Trials, tests: dict[Cell, dict[str, Any]]) -> list[dict[str, A
         row |= {f"{split}{end}": np.nan for split in ("validation", "test") for end in ("", "_low", "_high")}
         if not np.isnan(outcomes).all():
             bounded = bool(((outcomes >= 0) & (outcomes <= 1)).all())
-            found = statistics.estimate(outcomes[None], stream("trial", *trials.cell, str(number)), bounded=bounded)
+            found = statistics.estimate(outcomes[None], bounded=bounded)
             row |= {"validation": found.value, "validation_low": found.low, "validation_high": found.high}
         test = tests.get(trials.cell)
         if row["chosen"] and test is not None:

@@ -1,0 +1,49 @@
+"""Estimates, intervals and tests; nothing here knows about figures, files or losses.
+
+Outcomes are matrices of shape (seeds, prompts): one row per training seed, one column per prompt, shared by all rows;
+NaN where a prompt was not answered under a seed. What is random takes an explicit ``numpy.random.Generator``; the
+rest is a function of the data alone. docs/statistics.md says what to use when, and how often each interval covers.
+"""
+
+from analysis.statistics.best_of_trials import BestOfTrials, best_of_trials, expected_best
+from analysis.statistics.crossed import Crossed, Matrix, critical_width, crossed
+from analysis.statistics.difference import Difference
+from analysis.statistics.family import holm
+from analysis.statistics.means import Estimate, bounded_interval, estimate, mean_difference, paired_difference
+from analysis.statistics.power import (
+    Components,
+    minimum_detectable_effect,
+    minimum_detectable_rate_difference,
+    needed_prompts,
+    needed_seeds,
+    power_of,
+    variance_components,
+)
+from analysis.statistics.proportions import fisher_exact, two_proportions, wilson
+
+__all__ = [
+    "BestOfTrials",
+    "Components",
+    "Crossed",
+    "Difference",
+    "Estimate",
+    "Matrix",
+    "best_of_trials",
+    "bounded_interval",
+    "critical_width",
+    "crossed",
+    "estimate",
+    "expected_best",
+    "fisher_exact",
+    "holm",
+    "mean_difference",
+    "minimum_detectable_effect",
+    "minimum_detectable_rate_difference",
+    "needed_prompts",
+    "needed_seeds",
+    "paired_difference",
+    "power_of",
+    "two_proportions",
+    "variance_components",
+    "wilson",
+]
