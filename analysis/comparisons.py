@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -85,11 +86,14 @@ def questions(outcome: Outcome) -> list[Question]:
 
 def detectable(row: dict[str, Any], comparisons: int) -> float:
     """The smallest true difference that is found with POWER at this n; NaN where one prompt tells nothing of it."""
-    if row["prompts"] < 2:
-        return float("nan")
-    return statistics.minimum_detectable_effect(
-        row["outcomes"], power=POWER, confidence=1 - ALPHA, comparisons=comparisons
-    )
+    study = row["outcomes"]
+    return _detectable(study.tobytes(), study.shape, comparisons) if row["prompts"] >= 2 else float("nan")
+
+
+@lru_cache(maxsize=4096)  # the summary and the table say it
+def _detectable(study: bytes, shape: tuple[int, int], comparisons: int) -> float:
+    outcomes = np.frombuffer(study).reshape(shape)
+    return statistics.minimum_detectable_effect(outcomes, power=POWER, confidence=1 - ALPHA, comparisons=comparisons)
 
 
 def needed(row: dict[str, Any], comparisons: int) -> tuple[int | None, int | None]:
@@ -113,7 +117,7 @@ def make(sweep: Sweep) -> Sheet:
     for question in asked:
         outcome = question.outcome
         for row in rows_of(question.rows):
-            found = detectable(row, len(question.rows))
+            found = detectable(row, len(question.rows)) if outcome.name == WIN_RATE else float("nan")
             sides = {
                 f"{side}_{key}": value
                 for side in ("first", "second")
@@ -131,8 +135,8 @@ def make(sweep: Sweep) -> Sheet:
     caption = (
         "All comparisons, paired by seed and by prompt (or document): differences with 95% intervals, p-values, and "
         "p-values adjusted by Holm's method over the comparisons of one question about one outcome. Detectable: the "
-        f"smallest true difference that a study of this size finds with {100 * POWER:.0f}% chance after that "
-        "adjustment. A difference that was not found is not shown to be absent."
+        f"smallest true difference in win rate that a study of this size finds with {100 * POWER:.0f}% chance after "
+        "that adjustment. A difference that was not found is not shown to be absent."
     )
     return Sheet(pd.DataFrame(numbers), pd.DataFrame(shown), caption)
 
@@ -144,11 +148,21 @@ def cell_name(cell: Cell) -> str:
     return f"{cell[0]}: {name}" if cell[0] else name
 
 
-def span_of(values: list[float], outcome: Outcome) -> str:
-    """ "6.1 points" or "6.1 to 8.0 points", of what is known."""
-    known = [value for value in values if np.isfinite(value)]
-    low, high = (text.number(pick(known), outcome.digits, outcome.scale) for pick in (min, max))
-    return f"{low}{outcome.unit}" if low == high else f"{low} to {high}{outcome.unit}"
+def least(values: list[float], outcome: Outcome) -> str:
+    """ "at least 6.1 points", or "at least 6.1 to 8.0 points" where it depends on the comparison; a win rate cannot
+    differ by 100 points or more, so that no study of this size finds such a difference is said instead."""
+    known = [value for value in values if np.isfinite(value) and value > 0]
+    low, high = min(known), max(known)
+    if outcome.name == WIN_RATE and low >= 1:
+        return ""
+    shown = [text.number(value, outcome.digits, outcome.scale) for value in (low, high)]
+    if outcome.name == WIN_RATE and high >= 1:
+        return f"at least {shown[0]}{outcome.unit}, for some comparisons more than any win rates can differ by"
+    return (
+        f"at least {shown[0]}{outcome.unit}"
+        if shown[0] == shown[1]
+        else f"at least {shown[0]} to {shown[1]}{outcome.unit}"
+    )
 
 
 TABLE = Entry(order=12, title="Comparisons", make=make)

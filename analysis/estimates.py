@@ -1,7 +1,7 @@
 """From tidy tables to tables of estimates and paired differences, per cell (setting, start, method).
 
-What is random draws from a stream named after what it is, so the same number has the same interval
-in every figure and table, whatever else the sweep holds.
+What is random draws from a stream named after what it is for, so it is the same in every figure, table and rebuild,
+whatever else the sweep holds.
 """
 
 from __future__ import annotations
@@ -101,16 +101,14 @@ def interval_note(frame: pd.DataFrame, unit: str = "prompts") -> str:
     """What the intervals of ``estimates`` capture, for a caption."""
     notes = []
     if (frame["seeds"] > 1).any():
-        notes.append(
-            f"Bars: 95% intervals that capture the draw of {unit} and of training seeds (two-level bootstrap)."
-        )
+        notes.append(f"Bars: 95% intervals that capture the draw of {unit} and of training seeds.")
     if (frame["seeds"] == 1).any():
-        kind = "Wilson" if (frame.loc[frame["seeds"] == 1, "interval"] == "wilson").all() else "bootstrap"
+        kind = "Wilson " if (frame.loc[frame["seeds"] == 1, "interval"] == "wilson").all() else ""
         notes.append(
-            f"With one seed, 95% {kind} intervals capture the draw of {unit} only: another seed may differ by more."
+            f"With one seed, 95% {kind}intervals capture the draw of {unit} only: another seed may differ by more."
         )
     if (frame["seeds"] == 2).any():
-        notes.append("Two seeds say little about a third: read these intervals as the least that is uncertain.")
+        notes.append("Two seeds say little about a third: where they differ, these intervals are very wide.")
     return " ".join(notes)
 
 

@@ -17,10 +17,10 @@ from analysis.comparisons import (
     Outcome,
     Question,
     detectable,
+    least,
     needed,
     outcomes,
     questions,
-    span_of,
 )
 from analysis.estimates import Cell, cells, rows_of, sample_size
 from analysis.guards_table import warnings
@@ -105,7 +105,9 @@ def _compare(question: Question) -> Finding:
             sentences.append(_sentence(winner, f"{context}{better} wins more often than {worse}, by {told}."))
         else:
             seen.append(detectable(row, len(rows)))
-            told = f"{_evidence(row, outcome, n=False)}{_plan(row, len(rows))}"
+            # For the largest only: that of a difference near 0 says nothing.
+            plan = _plan(row, len(rows)) if not unclear else ""
+            told = f"{_evidence(row, outcome, n=False)}{plan}"
             unclear.append(_sentence(winner, f"{context}{better} and {worse}: {told}"))
     if not unclear:
         return Finding(question.name, sentences)
@@ -114,11 +116,13 @@ def _compare(question: Question) -> Finding:
         "is no evidence of equality: any difference within an interval remains possible."
     )
     if any(value > 0 for value in seen):
+        found = least(seen, outcome)
         introduction += (
-            f" With this n, a true difference is found with {100 * POWER:.0f}% chance only if it is at least "
-            f"{span_of([value for value in seen if value > 0], outcome)}, by comparison: the sweep is underpowered for "
-            "anything smaller. In brackets: what finding a true difference of the observed size would take, as far as "
-            "these runs tell."
+            f" With this n, a true difference is found with {100 * POWER:.0f}% chance only if it is {found}: the "
+            "comparisons are underpowered for anything smaller."
+            if found
+            else f" The comparisons are underpowered: with this n, no difference that win rates can have is found with "
+            f"{100 * POWER:.0f}% chance."
         )
     return Finding(question.name, sentences, introduction, tuple(unclear))
 
@@ -133,8 +137,8 @@ def _plan(row: dict[str, Any], comparisons: int) -> str:
         *([f"{seeds:,} seeds with {_count(row['prompts'], 'prompt')}"] if seeds and seeds > row["seeds"] else []),
     ]
     if enough:
-        return f" [needs {' or '.join(enough)}]"
-    return " [needs both more prompts and more seeds]" if row["seeds"] > 1 and not (prompts or seeds) else ""
+        return f". To find a true difference of that size, as far as these runs tell: {' or '.join(enough)}"
+    return ". To find a true difference of that size takes both more prompts and more seeds" if row["seeds"] > 1 else ""
 
 
 def _secondary(others: list[Outcome]) -> list[str]:
@@ -151,11 +155,12 @@ def _secondary(others: list[Outcome]) -> list[str]:
         name = f"{outcome.name[0].upper()}{outcome.name[1:]}"
         left = len(rows) - len(clear)
         if not clear:
-            seen = [detectable(row, len(rows)) for row in rows_of(rows)]
-            known = [value for value in seen if value > 0]
+            typical = rows_of(rows.assign(width=rows["high"] - rows["low"]).sort_values("width"))[len(rows) // 2]
+            seen = detectable(typical, len(rows))
             power = (
-                f" A true difference is found with {100 * POWER:.0f}% chance only from {span_of(known, outcome)} on."
-                if known
+                f" Typically, a true difference is found with {100 * POWER:.0f}% chance only if it is "
+                f"{least([seen], outcome)}."
+                if seen > 0
                 else ""
             )
             sentences.append(
@@ -222,9 +227,10 @@ def _cautions(sweep: Sweep, rates: pd.DataFrame) -> list[str]:
         )
     elif seeds < 5:
         sentences.append(
-            f"With {seeds} seeds the variation between seeds is itself poorly known: where seeds matter much more than "
-            f"prompts, these 95% intervals cover the truth in about {'78' if seeds == 2 else '87'}% of cases (measured "
-            "by simulation)."
+            f"With {seeds} seeds the variation between seeds is itself poorly known. The intervals are wide for that "
+            f"reason: up to {'12.7' if seeds == 2 else '4.3' if seeds == 3 else '3.2'} standard errors on either side, "
+            "where five seeds need 2.8, and more for adjusted p-values. What cannot be told apart here may be with "
+            "more seeds."
         )
     for cell, runs in cells(sweep.guards):
         means = runs.drop(columns=[*KEYS, "judge"]).mean().to_dict()

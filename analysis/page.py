@@ -66,7 +66,7 @@ def embedded(png: Path) -> str:
         image = opened.convert("RGB")
     while True:
         written = io.BytesIO()
-        image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
             written, "PNG", optimize=True
         )
         if written.tell() <= MAX_IMAGE_BYTES:

@@ -66,7 +66,7 @@ def _problems(sweep: Sweep) -> list[dict[str, str]]:
     """Runs that failed, were preempted or skipped, or could not be read, with all that is known about why."""
     runs = pd.concat([sweep.runs, sweep.tuning.runs])
     rows = runs[~runs["state"].isin(["done", "running"])]
-    problems = []
+    problems: list[dict[str, str]] = []
     for row in rows_of(rows):
         trace = row["traceback"]
         if len(trace) > MAX_TRACEBACK_CHARACTERS:

@@ -41,7 +41,9 @@ def expected_best(scores: Matrix) -> Matrix:
     return np.concatenate([scores[..., :1], others @ np.reshape(weights, (m, m)).T], axis=-1)
 
 
-def best_of_trials(outcomes: Matrix, rng: Generator, confidence: float = 0.95) -> BestOfTrials:
+def best_of_trials(
+    outcomes: Matrix, rng: Generator, confidence: float = 0.95, replicates: int = REPLICATES
+) -> BestOfTrials:
     """``expected_best`` of the mean scores of ``outcomes`` (trials, prompts), with an interval.
 
     Captures the draw of prompts, which all trials share, and that of the settings that were tried (bootstrap of both,
@@ -57,13 +59,13 @@ def best_of_trials(outcomes: Matrix, rng: Generator, confidence: float = 0.95) -
     lost: NDArray[np.bool_] = ~np.asarray(observed.any(axis=1))
     if lost.all():
         raise ValueError("best_of_trials needs at least one outcome that is not NaN")
-    weights = _resampling_counts(prompts, prompts, REPLICATES, rng)
+    weights = _resampling_counts(prompts, prompts, replicates, rng)
     with np.errstate(invalid="ignore"):
         means = (weights @ np.where(observed, outcomes, 0.0).T) / (weights @ observed.T.astype(float))
-    others = rng.integers(1, trials, size=(REPLICATES, trials - 1)) if trials > 1 else np.empty((REPLICATES, 0), int)
-    chosen = np.concatenate([np.zeros((REPLICATES, 1), dtype=int), others], axis=1)
-    replicates = expected_best(np.take_along_axis(_with_lost(means, lost), chosen, axis=1))
-    low, high = np.quantile(replicates, [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
+    others = rng.integers(1, trials, size=(replicates, trials - 1)) if trials > 1 else np.empty((replicates, 0), int)
+    chosen = np.concatenate([np.zeros((replicates, 1), dtype=int), others], axis=1)
+    drawn = expected_best(np.take_along_axis(_with_lost(means, lost), chosen, axis=1))
+    low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
     scores = np.array([np.nan if gone else np.nanmean(row) for gone, row in zip(lost, outcomes, strict=True)])
     return BestOfTrials(expected_best(_with_lost(scores, lost)), low, high)
 

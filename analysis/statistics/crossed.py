@@ -24,7 +24,7 @@ LEAST_SEED_SPREAD = 0.05
 """Of the variance that the noise of answers alone gives: seeds that agree by chance make no interval vanish."""
 FISHER_POWER = 2 / 3
 """How the weight of Fisher's solution grows with the share of the seeds; found by integrating the coverage."""
-_BISECTIONS = 60
+_BISECTIONS = 45
 _PASSES = 25
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _FOURTH_ROOTS = (_NODES + 1) / 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -84,7 +85,8 @@ def needed_prompts(
     components = variance_components(differences)
     seeds, _ = _sizes(differences, seeds, None)
     alpha = _alpha(power, confidence, comparisons)
-    return _fewest(lambda n: _detectable(components, seeds, n, power, alpha), _positive(effect), 2)
+    unit, effect = _planned(components, seeds), _positive(effect)
+    return _fewest(lambda n: power_of(unit, effect, seeds, n, alpha) >= power, 2)
 
 
 def needed_seeds(
@@ -101,7 +103,8 @@ def needed_seeds(
     components = variance_components(differences)
     _, prompts = _sizes(differences, 2, prompts)
     alpha = _alpha(power, confidence, comparisons)
-    return _fewest(lambda n: _detectable(components, n, prompts, power, alpha), _positive(effect), 2)
+    unit, effect = _planned(components, 2), _positive(effect)
+    return _fewest(lambda n: power_of(unit, effect, n, prompts, alpha) >= power, 2)
 
 
 def minimum_detectable_rate_difference(
@@ -138,6 +141,17 @@ def power_of(components: Components, effect: float, seeds: int, prompts: int, al
     true = components.seed / seeds + noise
     if true + fixed == 0:
         return 1.0 if effect else 0.0
+    width, weights = _widths(components, seeds, prompts, alpha)
+    spread = np.sqrt(true + fixed)
+    beyond = special.ndtr((abs(effect) - width) / spread) + special.ndtr((-abs(effect) - width) / spread)
+    return float(beyond @ weights)
+
+
+@lru_cache(maxsize=256)  # a root is sought over effects, of which these do not depend
+def _widths(components: Components, seeds: int, prompts: int, alpha: float) -> tuple[Matrix, Matrix]:
+    """How far from 0 a mean must lie, over the chi-square of the seeds' mean square, and the weights to integrate."""
+    fixed, noise = components.prompt / prompts, components.answer / (seeds * prompts)
+    true = components.seed / seeds + noise
     # (nodes + 1)^3 / 8 is dense near 0, where two seeds agree by chance and the interval is short.
     roots = (_NODES + 1) / 2
     shares, weights = roots**3, 1.5 * roots**2 * _WEIGHTS
@@ -147,19 +161,24 @@ def power_of(components: Components, effect: float, seeds: int, prompts: int, al
     error = np.sqrt(2 / (prompts - 1) * ((fixed + noise) ** 2 + noise**2 / (seeds - 1)))
     seen_fixed = fixed * special.ndtr(fixed / error) + error * stats.norm.pdf(fixed / error) if error else fixed
     width = critical_width(part, np.asarray(seen_fixed), np.asarray(seeds - 1), np.asarray(prompts - 1), alpha)
-    spread = np.sqrt(true + fixed)
-    beyond = special.ndtr((abs(effect) - width) / spread) + special.ndtr((-abs(effect) - width) / spread)
-    return float(beyond @ weights)
+    return width, weights
 
 
-def _detectable(components: Components, seeds: int, prompts: int, power: float, alpha: float) -> float:
-    if seeds > 1 and np.isnan(components.seed):
+def _planned(components: Components, seeds: int) -> Components:
+    """What moves a study with so many seeds: one with a single seed speaks of that seed only."""
+    if seeds == 1:
+        return Components(0.0, 0.0, components.prompt + components.answer)
+    if np.isnan(components.seed):
         raise ValueError(
             f"the variance of seeds cannot be known from one seed, so nothing can be planned for seeds={seeds}; pass "
             "differences of two or more seeds, or seeds=1"
         )
-    unit = components if seeds > 1 else Components(0.0, 0.0, components.prompt + components.answer)
-    scale = np.sqrt(np.nan_to_num(unit.seed) / seeds + unit.prompt / prompts + unit.answer / (seeds * prompts))
+    return components
+
+
+def _detectable(components: Components, seeds: int, prompts: int, power: float, alpha: float) -> float:
+    unit = _planned(components, seeds)
+    scale = np.sqrt(unit.seed / seeds + unit.prompt / prompts + unit.answer / (seeds * prompts))
     if scale == 0:
         return 0.0
     high = scale
@@ -170,16 +189,17 @@ def _detectable(components: Components, seeds: int, prompts: int, power: float, 
     )
 
 
-def _fewest(detectable: Callable[[int], float], effect: float, least: int) -> int | None:
+def _fewest(enough: Callable[[int], bool], least: int) -> int | None:
+    """The smallest n from ``least`` to MOST that is enough."""
     high = least
-    while detectable(high) > effect:
+    while not enough(high):
         high *= 4
         if high > MOST:
             return None
     low = least - 1 if high == least else high // 4
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if detectable(middle) <= effect else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 

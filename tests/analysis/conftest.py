@@ -9,7 +9,7 @@ from kto_bench.results import Sweep
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    synthetic.write_sweep(folder, "planted", seeds=3, prompts=128)
+    synthetic.write_sweep(folder, "planted", seeds=5, prompts=128)
     return folder
 
 

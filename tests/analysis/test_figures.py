@@ -174,9 +174,9 @@ def test_training_derives_the_margin_of_binary_losses_and_marks_what_is_not_logg
 
 def test_a_run_that_stopped_early_does_not_bend_the_mean(sweep):
     runs = sweep.training.query("method == 'kto' and start == 'sft'")
-    assert runs["run"].nunique() == 4  # three finished, one still running
+    assert runs["run"].nunique() == 6  # five finished, one still running
     (_, _, whole), *_ = list(training._by_start(runs, "training_loss", 1))
-    assert len(whole) == 3
+    assert len(whole) == 5
 
 
 def test_summary_has_gains_over_the_same_start(sweep):
@@ -209,7 +209,7 @@ def test_summary_display_reads_well(sweep):
 
 def test_runs_table_shows_every_state_and_reason(sweep):
     display = runs_table.make(sweep).display.set_index("Run")
-    assert len(display) == 33
+    assert len(display) == 53
     assert display["State"].value_counts().to_dict() == {"done": 30, "running": 1, "failed": 1, "skipped": 1}
     assert "NaN at step 7" in display.loc["orpo-sft-sandbox_small-s0-1a2b3c4d", "Reason"]
     assert display.loc["kto-sft-sandbox_small-s0-1a2b3c4d", "Wall time"] == "1 min 10 s"

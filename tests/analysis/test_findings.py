@@ -14,7 +14,7 @@ def answers(sweep):
 
 def test_scope_counts_runs_and_names_the_judge(answers):
     scope = " ".join(answers["What was run?"].sentences)
-    assert "33 runs" in scope
+    assert "53 runs" in scope
     assert "1 failed" in scope
     assert "128 held-out prompts" in scope
     assert "gold_utility" in scope
@@ -26,7 +26,7 @@ def test_a_planted_difference_is_stated_with_interval_p_and_n(answers):
     assert len(match) == 1
     assert "95% interval" in match[0]
     assert "adjusted p" in match[0]
-    assert "3 seeds × 128 prompts" in match[0]
+    assert "5 seeds × 128 prompts" in match[0]
     assert not any("DPO wins more often than KTO" in s for s in sentences)
 
 
@@ -46,13 +46,22 @@ def test_the_start_and_alignment_are_compared(answers):
     assert any("KTO wins more often than the start alone" in s for s in aligned)
 
 
-def test_cautions_name_few_seeds_capped_completions_and_lost_runs(answers):
+def test_cautions_name_capped_completions_and_lost_runs(answers):
     cautions = " ".join(answers["What should be read with care?"].sentences)
-    assert "With 3 seeds" in cautions
+    assert "poorly known" not in cautions
     assert "DPO from base: 2" in cautions
-    assert "hit the token limit (mean of 3 runs)" in cautions
+    assert "hit the token limit (mean of 5 runs)" in cautions
     assert "3 runs did not finish" in cautions
     assert "KTO" not in cautions
+
+
+def test_cautions_name_few_seeds(tmp_path):
+    for loss in ("kto", "dpo"):
+        for seed in range(3):
+            synthetic.write_run(tmp_path / "s", loss, "sft", seed)
+    cautions = findings(Sweep.load("s", tmp_path))[-1].sentences
+    assert cautions[0].startswith("With 3 seeds the variation between seeds is itself poorly known.")
+    assert "up to 4.3 standard errors" in cautions[0]  # Student's t with two degrees of freedom
 
 
 def test_without_judgements_it_says_so(tmp_path):

@@ -25,7 +25,7 @@ def test_points_are_means_at_each_step_with_what_was_spent(sweep):
     assert kto.loc[40, "value"] == pytest.approx(final), "the last point is the run's score"
     assert (kto["low"] <= kto["value"]).all()
     assert (kto["value"] <= kto["high"]).all()
-    assert (kto["seeds"] == 3).all()
+    assert (kto["seeds"] == 5).all()
 
 
 def test_the_figure_has_a_column_for_each_axis_and_a_row_for_each_score(sweep):
