@@ -49,7 +49,9 @@ def findings(sweep: Sweep) -> list[Finding]:
     try:
         rates = win_rates(sweep)
     except NoDataError as reason:
-        return [*found, Finding("Which loss wins?", [f"Cannot be said: {reason}."])]
+        found.append(Finding(LOSSES, [f"Cannot be said: {reason}."]))
+        others = _secondary(list(outcomes(sweep)))
+        return [*found, Finding("What else differs?", others)] if others else found
     wins, *others = outcomes(sweep)
     found += [_compare(question) for question in questions(wins)]
     found.append(Finding("What else differs?", _secondary(others)))

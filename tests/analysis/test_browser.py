@@ -2,6 +2,7 @@
 
 import browser
 import pytest
+import synthetic
 
 from analysis.report import main
 
@@ -14,8 +15,9 @@ SHOWN = "Array.from(document.querySelectorAll('.answer[data-loss]')).filter(a =>
 
 
 @pytest.fixture(scope="module")
-def page(results, tmp_path_factory):
-    out = tmp_path_factory.mktemp("browsed")
+def page(tmp_path_factory):
+    results, out = tmp_path_factory.mktemp("results"), tmp_path_factory.mktemp("browsed")
+    synthetic.write_sweep(results, seeds=1, prompts=32)
     assert main(["planted", "--results", str(results), "--out", str(out)]) == 0
     return out / "index.html"
 

@@ -28,6 +28,7 @@ def test_modules_are_discovered_in_the_order_of_the_report():
     assert list(FIGURES) == ["win_rate", "benchmarks", "length", "training", "over_training", "tuning", "data_report"]
     assert list(TABLES) == [
         "summary_table",
+        "comparisons",
         "question_sets",
         "guards_table",
         "budget_table",

@@ -86,17 +86,17 @@ def test_the_detectable_difference_is_found_four_times_in_five():
     (row,) = losses(outcome({"dpo": 0.5, "kto": 0.5}, 5, 200, rng)).rows.to_dict("records")
     effect = comparisons.detectable(row, 1)
     found = 0
-    for _ in range(150):
+    for _ in range(60):
         found += (
             losses(outcome({"dpo": 0.5 - effect / 2, "kto": 0.5 + effect / 2}, 5, 200, rng)).rows["p_holm"] < 0.05
         ).sum()
-    # binomial SD 3.3%, and the plan is made from one study whose variances are themselves estimates
-    assert 0.55 < found / 150 < 0.97
+    # binomial SD 5%, and the plan is made from one study whose variances are themselves estimates
+    assert 0.55 < found / 60 < 0.97
 
 
 def test_families_of_no_difference_claim_one_in_a_twentieth_of_cases_at_most():
     rng = np.random.default_rng(3)
-    families, false = 200, 0
+    families, false = 100, 0
     for _ in range(families):
         rows = losses(outcome(dict.fromkeys(LOSS_NAMES, 0.5), 3, 64, rng)).rows
         assert len(rows) == 3
