@@ -25,6 +25,8 @@ from kto_bench.results import Sweep
 LOSSES, GAINS, STARTS = "Which loss wins?", "Does alignment help its start?", "Does the start matter?"
 ALPHA, POWER = 0.05, 0.8
 WIN_RATE = "win rate"
+MOST_PLANNED = 30
+"""Comparisons of a question up to which the table has what each could have seen, which takes long to compute."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def make(sweep: Sweep) -> Sheet:
     for question in asked:
         outcome = question.outcome
         for row in rows_of(question.rows):
-            found = detectable(row, len(question.rows)) if outcome.name == WIN_RATE else float("nan")
+            planned = outcome.name == WIN_RATE and len(question.rows) <= MOST_PLANNED
+            found = detectable(row, len(question.rows)) if planned else float("nan")
             sides = {
                 f"{side}_{key}": value
                 for side in ("first", "second")

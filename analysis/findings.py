@@ -98,7 +98,7 @@ def _compare(question: Question) -> Finding:
     """Sentences on the differences that stand out, and a list of those that do not, with what could have been seen."""
     rows, outcome = question.rows, question.outcome
     describe = _start_of_loss if question.name == STARTS else _loss_and_start
-    sentences, unclear, seen = [], [], []
+    sentences, unclear, open_rows = [], [], []
     for row in rows_of(rows.sort_values("value", key=lambda v: -v.abs(), kind="stable")):
         winner, loser = (row["first"], row["second"]) if row["value"] >= 0 else (row["second"], row["first"])
         context, better, worse = describe(winner, loser)
@@ -106,7 +106,7 @@ def _compare(question: Question) -> Finding:
             told = _evidence(row, outcome)
             sentences.append(_sentence(winner, f"{context}{better} wins more often than {worse}, by {told}."))
         else:
-            seen.append(detectable(row, len(rows)))
+            open_rows.append(row)
             # For the largest only: that of a difference near 0 says nothing.
             plan = _plan(row, len(rows)) if not unclear else ""
             told = f"{_evidence(row, outcome, n=False)}{plan}"
@@ -117,6 +117,8 @@ def _compare(question: Question) -> Finding:
         f"Cannot be told apart with {sample_size(rows)}, after adjusting for {_count(len(rows), 'comparison')}. This "
         "is no evidence of equality: any difference within an interval remains possible."
     )
+    open_rows.sort(key=lambda row: row["high"] - row["low"])  # the most and the least that is uncertain span the rest
+    seen = [detectable(row, len(rows)) for row in (open_rows[0], open_rows[-1])]
     if any(value > 0 for value in seen):
         found = least(seen, outcome)
         introduction += (
