@@ -21,7 +21,7 @@ class Browser:
         theirs, self._to = os.pipe()
         self._from, ours = os.pipe()
         command = [
-            "sh", "-c", f'exec "$0" "$@" 3<&{theirs} 4>&{ours}', str(CHROMIUM), "--headless=new", "--no-sandbox",
+            "bash", "-c", f'exec "$0" "$@" 3<&{theirs} 4>&{ours}', str(CHROMIUM), "--headless=new", "--no-sandbox",
             "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
             "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank",
         ]  # fmt: skip
