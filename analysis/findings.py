@@ -156,7 +156,7 @@ def _secondary(others: list[Outcome]) -> list[str]:
         clear = rows_of(rows[rows["p_holm"] < ALPHA])
         named = [_higher(row, outcome) for row in clear[:NAMED]]
         more = f", and {len(clear) - NAMED} more" if len(clear) > NAMED else ""
-        name = f"{outcome.name[0].upper()}{outcome.name[1:]}"
+        name = outcome.name.capitalize() if outcome.per == "prompt_id" else outcome.name
         left = len(rows) - len(clear)
         if not clear:
             typical = rows_of(rows.assign(width=rows["high"] - rows["low"]).sort_values("width"))[len(rows) // 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -71,7 +72,9 @@ def embedded(png: Path) -> str:
         )
         if written.tell() <= MAX_IMAGE_BYTES:
             return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
-        image = image.resize((max(1, image.width * 4 // 5), max(1, image.height * 4 // 5)), Image.Resampling.LANCZOS)
+        scale = min(0.9, math.sqrt(MAX_IMAGE_BYTES / written.tell()))
+        smaller = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+        image = image.resize(smaller, Image.Resampling.LANCZOS)
 
 
 def table(name: str, title: str, make: Callable[[], Sheet], folder: Path, progress: Progress) -> Shown:
