@@ -152,15 +152,15 @@ def cell_name(cell: Cell) -> str:
 
 
 def least(values: list[float], outcome: Outcome) -> str:
-    """ "at least 6.1 points", or "at least 6.1 to 8.0 points" where it depends on the comparison; a win rate cannot
-    differ by 100 points or more, so that no study of this size finds such a difference is said instead."""
+    """ "at least 6.1 points", or "at least 6.1 to 8.0 points" where it depends on the comparison.
+    Empty where it would be 100 points of a share, or more: no difference that can be is found so often."""
     known = [value for value in values if np.isfinite(value) and value > 0]
     low, high = min(known), max(known)
-    if outcome.name == WIN_RATE and low >= 1:
+    if outcome.scale == 100 and low >= 1:
         return ""
     shown = [text.number(value, outcome.digits, outcome.scale) for value in (low, high)]
-    if outcome.name == WIN_RATE and high >= 1:
-        return f"at least {shown[0]}{outcome.unit}, for some comparisons more than any win rates can differ by"
+    if outcome.scale == 100 and high >= 1:
+        return f"at least {shown[0]}{outcome.unit}, for some comparisons more than shares can differ by"
     return (
         f"at least {shown[0]}{outcome.unit}"
         if shown[0] == shown[1]

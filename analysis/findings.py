@@ -125,8 +125,8 @@ def _compare(question: Question) -> Finding:
             f" With this n, a true difference is found with {100 * POWER:.0f}% chance only if it is {found}: the "
             "comparisons are underpowered for anything smaller."
             if found
-            else f" The comparisons are underpowered: with this n, no difference that win rates can have is found with "
-            f"{100 * POWER:.0f}% chance."
+            else f" These comparisons are underpowered: with this n and variation between seeds, not even the largest "
+            f"possible difference is found with {100 * POWER:.0f}% chance."
         )
     return Finding(question.name, sentences, introduction, tuple(unclear))
 
@@ -161,12 +161,11 @@ def _secondary(others: list[Outcome]) -> list[str]:
         if not clear:
             typical = rows_of(rows.assign(width=rows["high"] - rows["low"]).sort_values("width"))[len(rows) // 2]
             seen = detectable(typical, len(rows))
-            power = (
-                f" Typically, a true difference is found with {100 * POWER:.0f}% chance only if it is "
-                f"{least([seen], outcome)}."
-                if seen > 0
-                else ""
-            )
+            found = least([seen], outcome) if seen > 0 else ""
+            chance = f"{100 * POWER:.0f}% chance"
+            power = f" Typically, a true difference is found with {chance} only if it is {found}." if found else ""
+            if seen > 0 and not found:
+                power = f" It is underpowered: typically, not even the largest possible one is found with {chance}."
             sentences.append(
                 f"{name}: no difference stands out in {_count(left, 'comparison')}, which does not show that the "
                 f"losses are alike.{power}"
@@ -174,8 +173,7 @@ def _secondary(others: list[Outcome]) -> list[str]:
             continue
         rest = f" The other {left} cannot be told apart." if left else ""
         sentences.append(
-            f"{name}: {'; '.join(named)}{more} ({len(clear)} of {_count(len(rows), 'comparison')} of losses stand out)."
-            f"{rest}"
+            f"{name}: {'; '.join(named)}{more} ({len(clear)} of {_count(len(rows), 'comparison')} of losses).{rest}"
         )
     if sentences:
         sentences.append(
