@@ -50,8 +50,8 @@ def findings(sweep: Sweep) -> list[Finding]:
         rates = win_rates(sweep)
     except NoDataError as reason:
         found.append(Finding(LOSSES, [f"Cannot be said: {reason}."]))
-        others = _secondary(list(outcomes(sweep)))
-        return [*found, Finding("What else differs?", others)] if others else found
+        told = _secondary(list(outcomes(sweep)))
+        return [*found, Finding("What else differs?", told)] if told else found
     wins, *others = outcomes(sweep)
     found += [_compare(question) for question in questions(wins)]
     found.append(Finding("What else differs?", _secondary(others)))
@@ -98,7 +98,9 @@ def _compare(question: Question) -> Finding:
     """Sentences on the differences that stand out, and a list of those that do not, with what could have been seen."""
     rows, outcome = question.rows, question.outcome
     describe = _start_of_loss if question.name == STARTS else _loss_and_start
-    sentences, unclear, open_rows = [], [], []
+    sentences: list[str] = []
+    unclear: list[str] = []
+    open_rows: list[dict[str, Any]] = []
     for row in rows_of(rows.sort_values("value", key=lambda v: -v.abs(), kind="stable")):
         winner, loser = (row["first"], row["second"]) if row["value"] >= 0 else (row["second"], row["first"])
         context, better, worse = describe(winner, loser)
