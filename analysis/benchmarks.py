@@ -10,8 +10,8 @@ from analysis.registry import Drawing, Entry, NoDataError
 from kto_bench.results import Sweep
 
 
-def scores(sweep: Sweep) -> dict[str, pd.DataFrame]:
-    """``estimates`` per "task (metric)", in the order of names. Raises NoDataError if no finished run has any."""
+def answers(sweep: Sweep) -> pd.DataFrame:
+    """The benchmarks with the tasks of a group such as MMLU as one. Raises NoDataError if no finished run has any."""
     table = sweep.benchmarks.dropna(subset=["value"])
     if table.empty:
         raise NoDataError("no finished run has benchmark results")
@@ -21,6 +21,11 @@ def scores(sweep: Sweep) -> dict[str, pd.DataFrame]:
         table = table.assign(
             task=table["task"].where(whole, table["group"]), doc_id=table["doc_id"].astype(str).where(whole, document)
         )
+    return table
+
+
+def scores(sweep: Sweep) -> dict[str, pd.DataFrame]:
+    """``estimates`` per "task (metric)", in the order of names. Raises NoDataError if no finished run has any."""
     return {
         f"{task} ({metric})": estimates(
             rows.rename(columns={"value": f"{task} {metric}"}),
@@ -28,7 +33,7 @@ def scores(sweep: Sweep) -> dict[str, pd.DataFrame]:
             unit="doc_id",
             bounded=bool(rows["value"].between(0, 1).all()),
         )
-        for (task, metric), rows in table.groupby(["task", "metric"])
+        for (task, metric), rows in answers(sweep).groupby(["task", "metric"])
     }
 
 

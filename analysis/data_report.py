@@ -64,8 +64,10 @@ def draw(sweep: Sweep) -> Drawing:
     sets = data_of(sweep)
     shown = sets[:MOST]
     with style.settings():
-        figure = style.figure(height=ROW_HEIGHT * len(shown) + 0.7)
-        axes = figure.subplots(len(shown), 2, squeeze=False)
+        abreast = style.fitting(2, 1)
+        lines = 2 * len(shown) // abreast
+        figure = style.figure(height=(ROW_HEIGHT if abreast == 2 else 1.3 * ROW_HEIGHT) * lines + 0.7)
+        axes = figure.subplots(lines, abreast, squeeze=False).reshape(len(shown), 2)
         for (completions, prompts), data in zip(axes, shown, strict=True):
             for name, part in data.report["classes"].items():
                 _steps(completions, part, COLOURS[name], LINES[name], f"{name} (n = {part['n']:,})")
@@ -73,8 +75,9 @@ def draw(sweep: Sweep) -> Drawing:
             completions.set_ylabel("\n".join(wrap(data.name, ROW_CHARACTERS)[:4]), fontweight="bold")
             for axis in (completions, prompts):
                 axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
-        axes[-1][0].set_xlabel("tokens of a completion")
-        axes[-1][1].set_xlabel("tokens of a prompt")
+        for completions, prompts in axes[-1:] if abreast == 2 else axes:
+            completions.set_xlabel("tokens of a completion")
+            prompts.set_xlabel("tokens of a prompt")
     texts = f"{sum(data.report['completions'] + data.report['prompts']['n'] for data in shown):,}"
     left = f" The first {MOST} of {len(sets)} data sets are drawn." if len(sets) > MOST else ""
     return Drawing(

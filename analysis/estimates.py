@@ -68,7 +68,8 @@ def differences(
 ) -> pd.DataFrame:
     """One row per pair of cells (first minus second) on the seeds and prompts that both have.
 
-    Columns: first, second, value, low, high, p_value, seeds, prompts, and p_holm, adjusted for all rows returned.
+    Columns: first, second, value, low, high, p_value, seeds, prompts, p_holm, adjusted for all rows returned, and
+    ``outcomes``, the differences themselves: (seeds, prompts), NaN where one of the two is missing.
     Pairs without a seed and a prompt in common are left out.
     """
     matrices = {cell: matrix(group, value, unit) for cell, group in cells(table.dropna(subset=[value]))}
@@ -79,8 +80,9 @@ def differences(
         left, right = matrices[first].align(matrices[second], join="inner")
         if (left.notna() & right.notna()).to_numpy().any():
             result = statistics.paired_difference(left.to_numpy(), right.to_numpy())
-            rows.append({"first": first, "second": second, **asdict(result)})
-    columns = ["first", "second", "value", "low", "high", "p_value", "seeds", "prompts"]
+            outcomes = (left - right).to_numpy()
+            rows.append({"first": first, "second": second, **asdict(result), "outcomes": outcomes})
+    columns = ["first", "second", "value", "low", "high", "p_value", "seeds", "prompts", "outcomes"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.assign(p_holm=statistics.holm(frame["p_value"].to_numpy(dtype=float)))
 

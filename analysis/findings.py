@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
 from analysis import style, text
 from analysis.budget_table import matched
-from analysis.estimates import CELL, Cell, cells, differences, rows_of, sample_size
+from analysis.comparisons import (
+    ALPHA,
+    LOSSES,
+    POWER,
+    STARTS,
+    Outcome,
+    Question,
+    detectable,
+    least,
+    needed,
+    outcomes,
+    questions,
+)
+from analysis.estimates import Cell, cells, rows_of, sample_size
 from analysis.guards_table import warnings
 from analysis.registry import NoDataError
-from analysis.summary_table import gains
 from analysis.trials import trials_of
 from analysis.win_rate import win_rates
 from kto_bench.results import KEYS, Sweep
 
-ALPHA = 0.05
+NAMED = 3
+"""Differences in a secondary outcome that its sentence spells out, largest first."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +49,13 @@ def findings(sweep: Sweep) -> list[Finding]:
     try:
         rates = win_rates(sweep)
     except NoDataError as reason:
-        return [*found, Finding("Which loss wins?", [f"Cannot be said: {reason}."])]
-    compared: list[Cell] = list(rates[CELL].itertuples(index=False, name=None))
-    table = sweep.outcomes
-    losses = [(a, b) for a, b in combinations(compared, 2) if a[:2] == b[:2] and "none" not in (a[2], b[2])]
-    starts = [(b, a) for a, b in combinations(compared, 2) if (a[0], a[2]) == (b[0], b[2]) and a[1] != b[1]]
-    found += [
-        _compare("Which loss wins?", differences(table, "preference", losses), _loss_and_start),
-        _compare("Does alignment help its start?", gains(sweep), _loss_and_start),
-        _compare("Does the start matter?", differences(table, "preference", starts), _start_of_loss),
-        Finding("What should be read with care?", _cautions(sweep, rates)),
-    ]
+        found.append(Finding(LOSSES, [f"Cannot be said: {reason}."]))
+        told = _secondary(list(outcomes(sweep)))
+        return [*found, Finding("What else differs?", told)] if told else found
+    wins, *others = outcomes(sweep)
+    found += [_compare(question) for question in questions(wins)]
+    found.append(Finding("What else differs?", _secondary(others)))
+    found.append(Finding("What should be read with care?", _cautions(sweep, rates)))
     return [finding for finding in found if finding.sentences or finding.unclear]
 
 
@@ -87,36 +94,115 @@ def _tuning(sweep: Sweep) -> str:
     )
 
 
-def _compare(question: str, rows: pd.DataFrame, describe: Callable[[Cell, Cell], tuple[str, str, str]]) -> Finding:
-    """Sentences on the differences that stand out, and a list of those that do not."""
-    sentences, unclear = [], []
+def _compare(question: Question) -> Finding:
+    """Sentences on the differences that stand out, and a list of those that do not, with what could have been seen."""
+    rows, outcome = question.rows, question.outcome
+    describe = _start_of_loss if question.name == STARTS else _loss_and_start
+    sentences: list[str] = []
+    unclear: list[str] = []
+    open_rows: list[dict[str, Any]] = []
     for row in rows_of(rows.sort_values("value", key=lambda v: -v.abs(), kind="stable")):
         winner, loser = (row["first"], row["second"]) if row["value"] >= 0 else (row["second"], row["first"])
         context, better, worse = describe(winner, loser)
         if row["p_holm"] < ALPHA:
-            sentences.append(_sentence(winner, f"{context}{better} wins more often than {worse}, by {_evidence(row)}."))
+            told = _evidence(row, outcome)
+            sentences.append(_sentence(winner, f"{context}{better} wins more often than {worse}, by {told}."))
         else:
-            unclear.append(_sentence(winner, f"{context}{better} and {worse}: {_evidence(row, n=False)}"))
+            open_rows.append(row)
+            # For the largest only: that of a difference near 0 says nothing.
+            plan = _plan(row, len(rows)) if not unclear else ""
+            told = f"{_evidence(row, outcome, n=False)}{plan}"
+            unclear.append(_sentence(winner, f"{context}{better} and {worse}: {told}"))
     if not unclear:
-        return Finding(question, sentences)
+        return Finding(question.name, sentences)
     introduction = (
         f"Cannot be told apart with {sample_size(rows)}, after adjusting for {_count(len(rows), 'comparison')}. This "
         "is no evidence of equality: any difference within an interval remains possible."
     )
-    return Finding(question, sentences, introduction, tuple(unclear))
+    open_rows.sort(key=lambda row: row["high"] - row["low"])  # the most and the least that is uncertain span the rest
+    seen = [detectable(row, len(rows)) for row in (open_rows[0], open_rows[-1])]
+    if any(value > 0 for value in seen):
+        found = least(seen, outcome)
+        introduction += (
+            f" With this n, a true difference is found with {100 * POWER:.0f}% chance only if it is {found}: the "
+            "comparisons are underpowered for anything smaller."
+            if found
+            else f" These comparisons are underpowered: with this n and variation between seeds, not even the largest "
+            f"possible difference is found with {100 * POWER:.0f}% chance."
+        )
+    return Finding(question.name, sentences, introduction, tuple(unclear))
 
 
-def _evidence(row: dict[str, Any], n: bool = True) -> str:
+def _plan(row: dict[str, Any], comparisons: int) -> str:
+    """What a difference of the observed size would need; nothing where the difference is 0."""
+    if row["value"] == 0 or row["prompts"] < 2:
+        return ""
+    prompts, seeds = needed(row, comparisons)
+    enough = [
+        *([f"{prompts:,} prompts with {_count(row['seeds'], 'seed')}"] if prompts and prompts > row["prompts"] else []),
+        *([f"{seeds:,} seeds with {_count(row['prompts'], 'prompt')}"] if seeds and seeds > row["seeds"] else []),
+    ]
+    if enough:
+        return f". To find a true difference of that size, as far as these runs tell: {' or '.join(enough)}"
+    return ". To find a true difference of that size takes both more prompts and more seeds" if row["seeds"] > 1 else ""
+
+
+def _secondary(others: list[Outcome]) -> list[str]:
+    """A sentence per other outcome on the differences between losses, adjusted within that outcome."""
+    sentences = []
+    for outcome in others:
+        question = next((one for one in questions(outcome) if one.name == LOSSES), None)
+        if question is None:
+            continue
+        rows = question.rows.sort_values("value", key=lambda v: -v.abs(), kind="stable")
+        clear = rows_of(rows[rows["p_holm"] < ALPHA])
+        named = [_higher(row, outcome) for row in clear[:NAMED]]
+        more = f", and {len(clear) - NAMED} more" if len(clear) > NAMED else ""
+        name = outcome.name.capitalize() if outcome.per == "prompt_id" else outcome.name
+        left = len(rows) - len(clear)
+        if not clear:
+            typical = rows_of(rows.assign(width=rows["high"] - rows["low"]).sort_values("width"))[len(rows) // 2]
+            seen = detectable(typical, len(rows))
+            found = least([seen], outcome) if seen > 0 else ""
+            chance = f"{100 * POWER:.0f}% chance"
+            power = f" Typically, a true difference is found with {chance} only if it is {found}." if found else ""
+            if seen > 0 and not found:
+                power = f" It is underpowered: typically, not even the largest possible one is found with {chance}."
+            sentences.append(
+                f"{name}: no difference stands out in {_count(left, 'comparison')}, which does not show that the "
+                f"losses are alike.{power}"
+            )
+            continue
+        rest = f" The other {left} cannot be told apart." if left else ""
+        sentences.append(
+            f"{name}: {'; '.join(named)}{more} ({len(clear)} of {_count(len(rows), 'comparison')} of losses).{rest}"
+        )
+    if sentences:
+        sentences.append(
+            "Each of these outcomes is a question of its own, adjusted for its own comparisons and not for the number "
+            "of outcomes; the table “Comparisons” has all of them."
+        )
+    return sentences
+
+
+def _higher(row: dict[str, Any], outcome: Outcome) -> str:
+    first, second = (row["first"], row["second"]) if row["value"] >= 0 else (row["second"], row["first"])
+    context, more, less = _loss_and_start(first, second)
+    return f"{context}{more} is above {less} by {_evidence(row, outcome, n=False)}"
+
+
+def _evidence(row: dict[str, Any], outcome: Outcome, n: bool = True) -> str:
     """The lead of the winner with its interval, the adjusted p-value and, if asked for, ``n``."""
     sign = 1 if row["value"] >= 0 else -1
     low, high = sorted([sign * row["low"], sign * row["high"]])
     p = text.p_value(row["p_holm"])
+    shown = (outcome.digits, outcome.scale)
     parts = [
-        f"95% interval {text.number(low, 1, 100)} to {text.number(high, 1, 100)}",
+        f"95% interval {text.number(low, *shown)} to {text.number(high, *shown)}",
         f"adjusted p {p if p.startswith('<') else f'= {p}'}",
         *([f"{_count(row['seeds'], 'seed')} × {_count(row['prompts'], 'prompt')}"] if n else []),
     ]
-    return f"{text.number(abs(row['value']), 1, 100)} points ({'; '.join(parts)})"
+    return f"{text.number(abs(row['value']), *shown)}{outcome.unit} ({'; '.join(parts)})"
 
 
 def _loss_and_start(first: Cell, second: Cell) -> tuple[str, str, str]:

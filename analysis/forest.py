@@ -39,7 +39,8 @@ def draw(panels: Sequence[Panel], columns: int | None = None) -> Figure:
     shared = all(each == methods[0] for each in methods)
     starts = sorted({start for panel in panels for start in panel.rows["start"]}, key=style.start_order)
     longest = max(len(line) for panel in panels for line in _title(panel).split("\n"))
-    columns = min(columns or (3 if shared and longest <= 20 else 2), len(panels))
+    columns = columns or (3 if shared and longest <= 20 else 2)
+    columns = min(style.fitting(columns, 1), len(panels))
     heights = [0.85 + ROW_HEIGHT * max(map(len, methods[i : i + columns])) for i in range(0, len(panels), columns)]
     with style.settings():
         figure = style.figure(height=sum(heights) + 0.25)
@@ -52,7 +53,7 @@ def draw(panels: Sequence[Panel], columns: int | None = None) -> Figure:
             axis.set_visible(False)
         handles = style.start_handles(starts)
         handles += [h for axis in axes[:1] for h in axis.get_lines() if h.get_gid() == "reference"]
-        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), borderaxespad=0.2)
+        style.legend(figure, handles)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,8 @@ from kto_bench.results import Sweep
 
 ROW_HEIGHT = 2.3
 """Inches per setting and score."""
+ROW_CHARACTERS = 24
+"""Characters of a label that fit the height of a row."""
 RATING = "rating"
 """What MT-Bench's judge says of an answer."""
 AXES = {"kl": "KL from the start (nats)", "step": "updates", "completions": "completions seen"}
@@ -88,15 +91,17 @@ def draw(sweep: Sweep) -> Drawing:
     ]
     columns = [axis for axis in AXES if any(rows[axis].notna().any() for _, _, rows in panels)]
     with style.settings():
-        figure = style.figure(height=ROW_HEIGHT * len(panels) + 0.6)
-        axes = figure.subplots(len(panels), len(columns), squeeze=False, sharey="row", sharex="col")
+        abreast = style.fitting(len(columns), 1)
+        lines = len(panels) * len(columns) // abreast
+        figure = style.figure(height=ROW_HEIGHT * style.fitting(1, 0.8) * lines + 0.6)
+        axes = figure.subplots(lines, abreast, squeeze=False, sharey="row").reshape(len(panels), len(columns))
         for line, (title, setting, rows) in zip(axes, panels, strict=True):
             for axis, column in zip(line, columns, strict=True):
                 _panel(axis, rows.dropna(subset=[column]), column)
-            line[0].set_ylabel(f"{title}\n{setting}".strip())
-        for axis, column in zip(axes[-1], columns, strict=True):
-            axis.set_xlabel(AXES[column])
-        figure.legend(handles=_legend([rows for _, _, rows in panels]), loc="outside upper center", ncols=4)
+                axis.set_xlabel(AXES[column])
+            for axis in line[:: style.fitting(len(columns), 1)]:
+                axis.set_ylabel("\n".join([title, *wrap(style.short(setting), ROW_CHARACTERS)]))
+        style.legend(figure, _legend([rows for _, _, rows in panels]))
     first = next(iter(scores.values()))
     caption = (
         "Scores of the policy at steps of its alignment, by loss (colour) and start (line style). KL: of the policy "

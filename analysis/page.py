@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
+from PIL import Image
 
-from analysis import style
+from analysis import latex, style
 from analysis.registry import Drawing, NoDataError, Sheet
 
 Progress = Callable[[str], None]
+MAX_IMAGE_BYTES = 240_000
+"""Of one figure within a page, so that a dozen of them leave it below 5 MB; the files beside it are whole."""
 
 
 @dataclass(frozen=True)
@@ -25,20 +33,48 @@ class Shown:
     image: str = ""
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    numeric: tuple[str, ...] = ()
     skipped: str = ""
 
 
 def figure(name: str, title: str, make: Callable[[], Drawing], folder: Path, progress: Progress) -> Shown:
-    """Draw ``make()`` into ``folder``/name.png and .pdf. Where it has no data, files of an earlier report go."""
+    """Draw ``make()`` into ``folder``, for every width: name.png, .pdf and .tex (the PDF in a figure environment with
+    its caption) for a page, name-column.png, .pdf and .tex for a column. Where it has no data, files of an earlier
+    report go. The page shows the first.
+    """
     progress(f"figure: {name}")
-    try:
-        drawing = make()
-    except NoDataError as reason:
-        return _skipped(name, title, reason, [folder / f"{name}.png", folder / f"{name}.pdf"], progress)
-    with style.settings():
-        png, _ = style.save(drawing.figure, folder, name)
-    image = base64.b64encode(png.read_bytes()).decode()
-    return Shown(name, title, drawing.caption, image=f"data:image/png;base64,{image}")
+    images, captions = [], []
+    for width in style.WIDTHS:
+        file = name if width == "page" else f"{name}-{width}"
+        with style.at(width):
+            try:
+                drawing = make()
+            except NoDataError as reason:
+                files = [folder / f"{name}{end}{kind}" for end in ("", "-column") for kind in (".png", ".pdf", ".tex")]
+                return _skipped(name, title, reason, files, progress)
+            with style.settings():
+                png, pdf = style.save(drawing.figure, folder, file)
+        text = latex.figure(pdf.name, drawing.caption, f"fig:{name}", star=width == "page")
+        pdf.with_suffix(".tex").write_text(text, encoding="utf-8")
+        images.append(png)
+        captions.append(drawing.caption)
+    return Shown(name, title, captions[0], image=embedded(images[0]))
+
+
+def embedded(png: Path) -> str:
+    """The image as a data URL of at most MAX_IMAGE_BYTES: in 256 colours, and smaller where that is not enough."""
+    with Image.open(png) as opened:
+        image = opened.convert("RGB")
+    while True:
+        written = io.BytesIO()
+        image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+            written, "PNG", optimize=True
+        )
+        if written.tell() <= MAX_IMAGE_BYTES:
+            return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
+        scale = min(0.9, math.sqrt(MAX_IMAGE_BYTES / written.tell()))
+        smaller = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+        image = image.resize(smaller, Image.Resampling.LANCZOS)
 
 
 def table(name: str, title: str, make: Callable[[], Sheet], folder: Path, progress: Progress) -> Shown:
@@ -50,10 +86,12 @@ def table(name: str, title: str, make: Callable[[], Sheet], folder: Path, progre
         return _skipped(name, title, reason, [folder / f"{name}.csv", folder / f"{name}.tex"], progress)
     folder.mkdir(parents=True, exist_ok=True)
     sheet.numbers.to_csv(folder / f"{name}.csv", index=False)
-    written = sheet.display.map(latex).rename(columns=latex).to_latex(index=False)
+    written = latex.table(sheet.display, sheet.caption, f"tab:{name}")
     (folder / f"{name}.tex").write_text(written, encoding="utf-8")
     rows = tuple(tuple(map(str, row)) for row in sheet.display.itertuples(index=False, name=None))
-    return Shown(name, title, sheet.caption, columns=tuple(map(str, sheet.display.columns)), rows=rows)
+    numeric = tuple(str(column) for column in sheet.display if latex.is_numeric(sheet.display[column]))
+    columns = tuple(map(str, sheet.display.columns))
+    return Shown(name, title, sheet.caption, columns=columns, rows=rows, numeric=numeric)
 
 
 def _skipped(name: str, title: str, reason: NoDataError, stale: list[Path], progress: Progress) -> Shown:
@@ -63,23 +101,19 @@ def _skipped(name: str, title: str, reason: NoDataError, stale: list[Path], prog
     return Shown(name, title, skipped=str(reason))
 
 
-def latex(text: str) -> str:
-    """Text with what is special to LaTeX, or is not ASCII, written as LaTeX has it."""
-    special = {c: f"\\{c}" for c in "&%$#_{}"} | {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-        "<": "$<$", ">": "$>$", "−": "$-$", "–": "--", "×": r"$\times$", "·": r"$\cdot$", "\n": " ",
-        "π": r"$\pi$", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "|": "$|$", "∞": r"$\infty$",
-        "“": "``", "”": "''", "†": r"\textdagger{}",
-    }  # fmt: skip
-    return "".join(special.get(character, character) for character in text)
-
-
 def templates() -> jinja2.Environment:
-    """The pages' templates; all that they show is escaped."""
-    return jinja2.Environment(
+    """The pages' templates; all that they show is escaped.
+
+    A page runs one script, ours: its policy allows the script with that hash, and no other.
+    """
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = resources.files("analysis").joinpath("templates", "script.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals |= {"script": Markup(script), "script_hash": f"sha256-{digest}"}
+    return environment

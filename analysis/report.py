@@ -25,6 +25,8 @@ from kto_bench.record import LOSS_REPORT
 from kto_bench.results import RecordError, Sweep, available, flatten, varying
 
 MAX_TRACEBACK_CHARACTERS = 6000
+MAX_TRACEBACKS = 60
+"""Of a sweep on its page; all are in the records."""
 
 
 def build(
@@ -76,7 +78,7 @@ def _problems(sweep: Sweep) -> list[dict[str, str]]:
     """Runs that failed, were preempted or skipped, or could not be read, with all that is known about why."""
     runs = pd.concat([sweep.runs, sweep.tuning.runs])
     rows = runs[~runs["state"].isin(["done", "running"])]
-    problems = []
+    problems: list[dict[str, str]] = []
     for row in rows_of(rows):
         trace = row["traceback"]
         if len(trace) > MAX_TRACEBACK_CHARACTERS:
@@ -84,6 +86,8 @@ def _problems(sweep: Sweep) -> list[dict[str, str]]:
                 f"[the first {len(trace) - MAX_TRACEBACK_CHARACTERS} characters are in status.json]\n"
                 + trace[-MAX_TRACEBACK_CHARACTERS:]
             )
+        if len(problems) >= MAX_TRACEBACKS and trace:
+            trace = "[in status.json of the run]"
         problems.append({"run": row["run"], "state": row["state"], "reason": row["reason"], "traceback": trace})
     return problems
 

@@ -11,8 +11,13 @@ from analysis import style, text
 from analysis.estimates import CELL, cells, stream
 from kto_bench.results import Sweep
 
-PROMPTS = 6
+PROMPTS = 24
+MIN_PROMPTS = 4
 MAX_CHARACTERS = 1200
+PAGE_CHARACTERS = 900_000
+"""Of all samples together, so that many cells leave the page below 5 MB: fewer prompts are shown then."""
+MARKUP = 350
+"""Characters around each answer."""
 VERDICTS = {1.0: "win", 0.5: "tie", 0.0: "loss"}
 
 
@@ -21,6 +26,9 @@ class Answer:
     """One run's completion: whose it is, what it says, the judge's verdict on it, and notes (utility, tokens)."""
 
     name: str
+    loss: str
+    start: str
+    setting: str
     completion: str
     verdict: str
     notes: str
@@ -44,7 +52,19 @@ def samples(sweep: Sweep) -> list[Sample]:
     chosen = [group[group["seed"] == group["seed"].min()].set_index("prompt_id") for _, group in cells(table)]
     common = sorted(set.intersection(*(set(group.index) for group in chosen)))
     picked = stream("samples").permutation(len(common))[:PROMPTS]
-    return [_sample([group.loc[common[index]] for group in chosen]) for index in picked]
+    found: list[Sample] = []
+    for index in picked:
+        sample = _sample([group.loc[common[index]] for group in chosen])
+        if len(found) >= MIN_PROMPTS and sum(map(_size, found)) + _size(sample) > PAGE_CHARACTERS:
+            break
+        found.append(sample)
+    return found
+
+
+def _size(sample: Sample) -> int:
+    """Characters in the page, with the markup of each answer."""
+    said = sum(len(answer.completion) + MARKUP for answer in sample.answers)
+    return 2 * len(sample.prompt) + len(sample.reference) + said
 
 
 def _shared(left: pd.DataFrame, right: pd.DataFrame) -> list[str]:
@@ -59,13 +79,15 @@ def _sample(rows: list[Any]) -> Sample:
 
 def _answer(row: Any) -> Answer:
     setting, start, method = (row[key] for key in CELL)
-    name = f"{style.loss_name(method)} from {style.start_name(start)}" + (f" ({setting})" if setting else "")
+    loss, from_start = style.loss_name(method), style.start_name(start)
+    name = f"{loss} from {from_start}" + (f" ({setting})" if setting else "")
     notes = [f"seed {row['seed']}", f"{row['tokens']} tokens"]
     if not row["ended"]:
         notes.append("hit the cap")
     if "utility" in row and not pd.isna(row["utility"]):
         notes.append(f"utility {text.number(row['utility'])}")
-    return Answer(name, _cut(row["completion"]), VERDICTS.get(row["preference"], "not judged"), ", ".join(notes))
+    verdict = VERDICTS.get(row["preference"], "not judged")
+    return Answer(name, loss, from_start, setting, _cut(row["completion"]), verdict, ", ".join(notes))
 
 
 def _cut(value: str) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 LOSS_NAMES = {
     "none": "none (start only)",
@@ -83,11 +87,14 @@ OTHER_MARKERS = ["D", "^", "v", "<", ">"]
 START_LINES: dict[str, Any] = {"base": DASHED, "sft": SOLID}
 OTHER_LINES: list[Any] = [":", "-.", (0, (6, 1.5, 1, 1.5))]
 
-WIDTHS = {"column": 3.35, "page": 6.75}
-"""Inches: one column, and the full text width, of a two-column page."""
-MAX_LABEL = 30
+Width = Literal["column", "page"]
+WIDTHS: dict[Width, float] = {"page": 6.75, "column": 3.35}
+"""Inches: the full text width, and one column, of a two-column page. Every figure is drawn for both."""
+MAX_LABELS: dict[Width, int] = {"page": 30, "column": 20}
 """Characters of a label in a figure; tables show all of it."""
-FONT_SIZES = {"column": 8.0, "page": 8.5}
+FONT_SIZES: dict[Width, float] = {"page": 8.5, "column": 8.0}
+Number = TypeVar("Number", int, float)
+_width: ContextVar[Width] = ContextVar("width", default="page")
 GRID = "#e3e3e3"
 
 
@@ -99,8 +106,9 @@ def loss_name(method: str) -> str:
     return f"{LOSS_NAMES.get(loss, loss)} {variant}".strip()
 
 
-def short(label: str, limit: int = MAX_LABEL) -> str:
+def short(label: str, limit: int | None = None) -> str:
     """A label for a figure: beginning and end of one that is longer than ``limit``, around an ellipsis."""
+    limit = MAX_LABELS[width()] if limit is None else limit
     if len(label) <= limit:
         return label
     end = (limit - 1) // 2
@@ -149,9 +157,34 @@ def line(start: str) -> Any:
     return START_LINES.get(start) or OTHER_LINES[_hash(start) % len(OTHER_LINES)]
 
 
-def settings(width: Literal["column", "page"] = "page") -> AbstractContextManager[None]:
-    """A context with the suite's matplotlib settings; draw and save within it."""
-    size = FONT_SIZES[width]
+@contextmanager
+def at(chosen: Width) -> Iterator[None]:
+    """Figures that are drawn within have this width, its font size and labels that fit it."""
+    token = _width.set(chosen)
+    try:
+        yield
+    finally:
+        _width.reset(token)
+
+
+def width() -> Width:
+    """The width that figures are being drawn for: "page" unless ``at`` says otherwise."""
+    return _width.get()
+
+
+def fitting(page: Number, column: Number) -> Number:
+    """Of two numbers (of panels side by side, say), the one for the width that is being drawn for."""
+    return page if width() == "page" else column
+
+
+def font_size() -> float:
+    """Points, of the largest text in a figure."""
+    return FONT_SIZES[width()]
+
+
+def settings(chosen: Width | None = None) -> AbstractContextManager[None]:
+    """A context with the suite's matplotlib settings, for the width being drawn for; draw and save within it."""
+    size = FONT_SIZES[chosen or width()]
     return mpl.rc_context(
         {
             "font.size": size,
@@ -180,9 +213,20 @@ def settings(width: Literal["column", "page"] = "page") -> AbstractContextManage
     )
 
 
-def figure(height: float, width: Literal["column", "page"] = "page") -> Figure:
-    """An empty figure of a standard width and a height in inches, whose layout makes room for all labels."""
-    return Figure(figsize=(WIDTHS[width], height), layout="constrained")
+def figure(height: float, chosen: Width | None = None) -> Figure:
+    """An empty figure of the width that is being drawn for and a height in inches; its layout makes room for labels."""
+    return Figure(figsize=(WIDTHS[chosen or width()], height), layout="constrained")
+
+
+def legend(drawing: Figure, handles: Sequence[Artist]) -> Legend:
+    """A legend above all panels, with as many columns as fit the figure."""
+    columns = len(handles)
+    while True:
+        made = drawing.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2)
+        if columns <= 1 or made.get_window_extent().width <= drawing.bbox.width:
+            return made
+        made.remove()
+        columns -= 1
 
 
 def start_handles(starts: Iterable[str]) -> list[Line2D]:
@@ -196,14 +240,29 @@ def start_handles(starts: Iterable[str]) -> list[Line2D]:
 
 
 def save(drawing: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """Write ``name.png`` and ``name.pdf``. No label is clipped, and no time is stored: same figure, same bytes."""
+    """Write ``name.png`` and ``name.pdf``, in the size of the figure; no time is stored: same figure, same bytes.
+
+    Where a label does not fit, the files are larger than the figure rather than the label clipped.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     drawing.draw_without_rendering()
     drawing.set_layout_engine("none")  # the layout is settled: computing it again for each file takes most of the time
+    whole = Bbox.from_bounds(0, 0, *drawing.get_size_inches())
+    labels = drawing.get_tightbbox().padded(0.02)
+    box = whole if _within(labels, whole) else Bbox.union([whole, labels])
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    drawing.savefig(png, dpi=200, bbox_inches="tight", pad_inches=0.05, metadata={"Software": None})
-    drawing.savefig(pdf, bbox_inches="tight", pad_inches=0.05, metadata={"CreationDate": None, "Producer": None})
+    drawing.savefig(png, dpi=200, bbox_inches=box, metadata={"Software": None})
+    drawing.savefig(pdf, bbox_inches=box, metadata={"CreationDate": None, "Producer": None})
     return png, pdf
+
+
+def _within(inner: Bbox, outer: Bbox, slack: float = 0.03) -> bool:
+    return bool(
+        inner.x0 >= outer.x0 - slack
+        and inner.y0 >= outer.y0 - slack
+        and inner.x1 <= outer.x1 + slack
+        and inner.y1 <= outer.y1 + slack
+    )
 
 
 def _hash(name: str) -> int:

@@ -31,6 +31,9 @@ COLUMNS: dict[str, list[tuple[tuple[str, ...], str | None]]] = {
     "Saturated": [(("saturated/desirable",), GOOD), (("saturated/undesirable",), BAD)],
 }
 
+MAIN = ("Loss", "Reward margin")
+"""What fits a column of a paper."""
+
 
 def draw(sweep: Sweep) -> Drawing:
     """Rows: settings and losses; columns: loss, rewards, margin, KL, saturated examples. Runs that did not finish are
@@ -44,6 +47,8 @@ def draw(sweep: Sweep) -> Drawing:
     )
     starts = sorted(table["start"].unique(), key=style.start_order)
     columns = {title: curves for title, curves in COLUMNS.items() if any(_metric(table, names) for names, _ in curves)}
+    if style.width() == "column":
+        columns = {title: curves for title, curves in columns.items() if title in MAIN} or columns
     window = max(1, int(table.groupby("run")["step"].count().max()) // 40)
     with style.settings():
         figure = style.figure(height=ROW_HEIGHT * len(groups) + 0.75)
@@ -66,7 +71,7 @@ def draw(sweep: Sweep) -> Drawing:
             Line2D([], [], color=GOOD, label="chosen / desirable"),
             Line2D([], [], color=BAD, label="rejected / undesirable; raw KL"),
         ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+        style.legend(figure, handles)
     runs = table.groupby("run")["seed"].first()
     smoothing = f" Running means over {window} steps." if window > 1 else ""
     caption = (

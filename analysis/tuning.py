@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis import style
-from analysis.estimates import stream
+from analysis.estimates import Cell, stream
 from analysis.registry import Drawing, Entry, NoDataError
 from analysis.statistics import BestOfTrials, best_of_trials
 from analysis.trials import Trials, decided, trials_of
@@ -20,7 +22,12 @@ PANEL_HEIGHT = 1.8
 
 def curve(trials: Trials) -> BestOfTrials:
     """Expected best score by number of trials."""
-    return best_of_trials(trials.outcomes, stream("tuning", *trials.cell))
+    return _best(trials.outcomes.tobytes(), trials.outcomes.shape, trials.cell)
+
+
+@lru_cache  # both widths of the figure need it
+def _best(outcomes: bytes, shape: tuple[int, ...], cell: Cell) -> BestOfTrials:
+    return best_of_trials(np.frombuffer(outcomes).reshape(shape), stream("tuning", *cell))
 
 
 def draw(sweep: Sweep) -> Drawing:
@@ -29,7 +36,7 @@ def draw(sweep: Sweep) -> Drawing:
     if not tuned:
         raise NoDataError("no loss has all of its trials done")
     curves = {trials.cell: curve(trials) for trials in tuned}
-    columns = min(COLUMNS, len(tuned))
+    columns = min(style.fitting(COLUMNS, 2), len(tuned))
     lines = -(-len(tuned) // columns)
     with style.settings():
         figure = style.figure(height=PANEL_HEIGHT * lines + 0.3)

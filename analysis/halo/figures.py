@@ -36,8 +36,9 @@ def together(studies: Sequence[Study], named: bool) -> Drawing:
     shown = [study for study in studies if named or study.subject.name in MAIN][:MAX_ON_ONE_AXIS]
     shown = shown or list(studies[:MAX_ON_ONE_AXIS])
     with style.settings():
-        figure = style.figure(height=3.1)
-        left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+        side_by_side = style.fitting(2, 1)
+        figure = style.figure(height=3.1 if side_by_side == 2 else 5.2)
+        left, right = figure.subplots(2 // side_by_side, side_by_side, sharex=True, sharey=True)
         handles = [Line2D([], [], color=HUMAN, linestyle=DASHES, label="Kahneman-Tversky")]
         for study in shown:
             look = {"color": style.colour(study.subject.name), "linestyle": style.loss_line(study.subject.name)}
@@ -51,7 +52,7 @@ def together(studies: Sequence[Study], named: bool) -> Drawing:
             axis.set_title(title)
             axis.set_xlabel(X_LABEL)
         left.set_ylabel("value")
-        figure.legend(handles=handles, loc="outside upper center", ncols=4)
+        style.legend(figure, handles)
     cut = "" if len(shown) == len(studies) or not named else f" Only the first {MAX_ON_ONE_AXIS} are drawn here."
     return Drawing(
         figure,
@@ -115,8 +116,8 @@ def slopes(studies: Sequence[Study]) -> Drawing:
 def _panels(
     studies: Sequence[Study], draw: Callable[[Axes, Study], None], label: str, extra: list[Line2D]
 ) -> style.Figure:
-    rows = -(-len(studies) // COLUMNS)
-    columns = min(COLUMNS, len(studies))
+    columns = min(style.fitting(COLUMNS, 2), len(studies))
+    rows = -(-len(studies) // columns)
     with style.settings():
         figure = style.figure(height=PANEL_HEIGHT * rows + 0.85)
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
@@ -132,12 +133,12 @@ def _panels(
             lowest.tick_params(labelbottom=True)
         for axis in axes[:, 0]:
             axis.set_ylabel(label)
-        figure.supxlabel(X_LABEL, fontsize=style.FONT_SIZES["page"])
+        figure.supxlabel(X_LABEL, fontsize=style.font_size())
         handles = [
             Line2D([], [], color="#777777", label="liked (colour of the loss)"),
             Line2D([], [], color="#1b1b1b", linestyle=style.DOTTED, label="disliked"),
         ]
-        figure.legend(handles=[*handles, *extra], loc="outside upper center", ncols=3)
+        style.legend(figure, [*handles, *extra])
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -142,6 +143,17 @@ def power_of(components: Components, effect: float, seeds: int, prompts: int, al
     true = components.seed / seeds + noise
     if true + fixed == 0:
         return 1.0 if effect else 0.0
+    width, weights = _widths(components, seeds, prompts, alpha)
+    spread = np.sqrt(true + fixed)
+    beyond = special.ndtr((abs(effect) - width) / spread) + special.ndtr((-abs(effect) - width) / spread)
+    return float(beyond @ weights)
+
+
+@lru_cache(maxsize=256)  # a root is sought over effects, of which these do not depend
+def _widths(components: Components, seeds: int, prompts: int, alpha: float) -> tuple[Matrix, Matrix]:
+    """How far from 0 a mean must lie, over the chi-square of the seeds' mean square, and the weights to integrate."""
+    fixed, noise = components.prompt / prompts, components.answer / (seeds * prompts)
+    true = components.seed / seeds + noise
     # (nodes + 1)^3 / 8 is dense near 0, where two seeds agree by chance and the interval is short.
     roots = (_NODES + 1) / 2
     shares, weights = roots**3, 1.5 * roots**2 * _WEIGHTS
@@ -151,9 +163,7 @@ def power_of(components: Components, effect: float, seeds: int, prompts: int, al
     error = np.sqrt(2 / (prompts - 1) * ((fixed + noise) ** 2 + noise**2 / (seeds - 1)))
     seen_fixed = fixed * special.ndtr(fixed / error) + error * stats.norm.pdf(fixed / error) if error else fixed
     width = critical_width(part, np.asarray(seen_fixed), np.asarray(seeds - 1), np.asarray(prompts - 1), alpha)
-    spread = np.sqrt(true + fixed)
-    beyond = special.ndtr((abs(effect) - width) / spread) + special.ndtr((-abs(effect) - width) / spread)
-    return float(beyond @ weights)
+    return width, weights
 
 
 def _planned(components: Components, seeds: int) -> Components:

@@ -39,6 +39,7 @@ def test_modules_are_discovered_in_the_order_of_the_report():
     ]
     assert list(TABLES) == [
         "summary_table",
+        "comparisons",
         "question_sets",
         "guards_table",
         "budget_table",

@@ -1,5 +1,7 @@
 """The report as a user meets it: through the command line, as one page that needs nothing else and runs nothing."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -7,7 +9,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from analysis.page import latex
+from analysis.latex import escape
 from analysis.registry import discover
 from analysis.report import main
 from analysis.samples import samples
@@ -43,7 +45,8 @@ def page(report):
 
 def test_every_figure_and_table_is_a_file(report):
     names = {path.name for folder in ("figures", "tables") for path in (report / folder).iterdir()}
-    expected = {f"{name}.{ending}" for name in discover("FIGURE") for ending in ("png", "pdf")}
+    widths, endings = ("", "-column"), ("png", "pdf", "tex")
+    expected = {f"{name}{width}.{ending}" for name in discover("FIGURE") for width in widths for ending in endings}
     assert names == expected | {f"{name}.{ending}" for name in discover("TABLE") for ending in ("csv", "tex")}
 
 
@@ -55,12 +58,19 @@ def test_the_page_is_self_contained_and_small(report, page):
     assert sum(tag == "img" for tag, _ in page.tags) == len(discover("FIGURE"))
 
 
-def test_model_output_is_inert(page):
-    assert not any(tag == "script" for tag, _ in page.tags)
+def html(report):
+    return (report / "index.html").read_text(encoding="utf-8")
+
+
+def test_model_output_is_inert(page, report):
     assert synthetic.SCRIPT in page.text  # shown as it was written
     assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
     policy = next(attributes["content"] for tag, attributes in page.tags if attributes.get("http-equiv"))
     assert "default-src 'none'" in policy
+    scripts = re.findall(r"<script>(.*?)</script>", html(report), re.DOTALL)
+    assert sum(tag == "script" for tag, _ in page.tags) == len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
 
 
 def test_the_page_can_be_used_by_keyboard_and_screen_reader(page):
@@ -105,11 +115,23 @@ def test_numbers_in_files_are_those_of_the_records(report, sweep):
 
 def test_latex_is_booktabs_and_escaped(report):
     text = (report / "tables" / "summary_table.tex").read_text(encoding="utf-8")
-    assert text.startswith(r"\begin{tabular}")
-    assert r"\toprule" in text
+    assert text.startswith("% needs \\usepackage{booktabs}")
+    lines = text.splitlines()
+    rules = [lines.index(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")]
+    assert rules == sorted(rules)
+    assert rules[2] - rules[1] - 1 == len(pd.read_csv(report / "tables" / "summary_table.csv"))
+    cells = {line.count(" & ") for line in lines if line.endswith(r" \\")}
+    assert len(cells) == 1
+    columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text).group(1)
+    assert columns.startswith("llrrrr")
+    assert len(columns) == cells.pop() + 1
+    assert r"\caption{By start and loss: means with 95\% intervals." in text
+    assert r"\label{tab:summary_table}" in text
+    for name in ("table*", "tabular", "adjustbox"):
+        assert text.count(f"\\begin{{{name}}}") == text.count(f"\\end{{{name}}}") == 1
     assert r"sandbox\_facts" in text
     assert text.isascii()
-    assert latex(r"50% & a_b \ {x} −1 <2") == r"50\% \& a\_b \textbackslash{} \{x\} $-$1 $<$2"
+    assert escape(r"50% & a_b \ {x} −1 <2") == r"50\% \& a\_b \textbackslash{} \{x\} $-$1 $<$2"
 
 
 def test_rebuilding_gives_the_same_bytes(report, results, tmp_path):
@@ -120,7 +142,7 @@ def test_rebuilding_gives_the_same_bytes(report, results, tmp_path):
 
 def test_samples_show_the_same_prompts_for_every_cell(sweep):
     shown = samples(sweep)
-    assert len(shown) == 6
+    assert len(shown) == 24
     for sample in shown:
         assert [answer.name for answer in sample.answers][:2] == ["none (start only) from base", "SFT from base"]
         assert len(sample.answers) == 10
@@ -149,7 +171,10 @@ def test_a_sweep_without_finished_runs_still_gives_a_report(tmp_path, capsys):
     assert printed.rstrip().endswith(str(out / "index.html"))
     html = (out / "index.html").read_text(encoding="utf-8")
     assert "Not drawn: no finished run has benchmark results." in html
-    assert sorted(path.name for path in (out / "figures").iterdir()) == ["mine.png", "training.pdf", "training.png"]
+    assert sorted(path.name for path in (out / "figures").iterdir()) == [
+        "mine.png",
+        *(f"training{width}.{kind}" for width in ("-column", "") for kind in ("pdf", "png", "tex")),
+    ]
 
 
 def test_help_and_wrong_usage(capsys):

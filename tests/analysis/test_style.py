@@ -57,6 +57,29 @@ def test_the_main_losses_are_told_apart_without_red_or_green(kind):
         assert np.linalg.norm(seen[first] - seen[second]) > 0.1, (first, second)
 
 
+def luminance(colour):
+    """Relative luminance (WCAG 2): what is left of a colour in grey print."""
+    shown = np.array(mpl.colors.to_rgb(colour))
+    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_every_colour_stands_out_from_paper():
+    for colour in {look[0] for look in style.LOSS_LOOKS.values()}:
+        assert 1.05 / (luminance(colour) + 0.05) > 2, colour
+
+
+def test_in_grey_print_losses_of_like_luminance_differ_by_line():
+    """Hue is lost: two losses of the same grey must not both be drawn by the same line and named by it alone."""
+    main = ["sft", "dpo", "kto", "simpo"]
+    close = [
+        pair
+        for pair in combinations(main, 2)
+        if abs(luminance(style.colour(pair[0])) - luminance(style.colour(pair[1]))) < 0.02
+    ]
+    assert close == [], "told apart in grey by more than their names"
+
+
 def test_an_unknown_loss_keeps_its_colour_and_takes_no_known_one():
     assert {name: style.colour(name) for name in ("my_loss", "another")} == {"my_loss": "#AA4499", "another": "#AA4499"}
     taken = {colour for colour, _ in style.LOSS_LOOKS.values()}
@@ -91,7 +114,7 @@ def test_long_labels_keep_their_beginning_and_end():
     assert style.short("x" * 30) == "x" * 30
     assert style.short("abcdefghij", 5) == "ab…ij"
     assert style.short("KTO beta=0.1 learning_rate=0.0005 epochs=2").startswith("KTO beta=0.1")
-    assert len(style.short("x" * 90)) == style.MAX_LABEL
+    assert len(style.short("x" * 90)) == style.MAX_LABELS["page"]
 
 
 def drawing():
