@@ -30,12 +30,12 @@ def draw(evidence: Evidence) -> Drawing:
     maps = [(key, part) for key, part in grouped(rows, ["loss", "name", "start", "feedback"]) if _crossed(part)]
     if not maps:
         raise NoDataError("no loss was run with two values of each class weight on the same data")
-    columns = min(2, len(maps))
+    columns = min(style.fitting(2, 1), len(maps))
     lines = -(-len(maps) // columns)
     together = pd.concat([part for _, part in maps])
     low, high = 100 * together["value"].min(), 100 * together["value"].max()
     with style.settings():
-        figure = style.figure(height=2.9 * lines + 0.2, width="page" if columns > 1 else "column")
+        figure = style.figure(height=2.9 * lines + 0.2)
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         for axis, (key, part) in zip(axes, maps, strict=False):
             image = _map(axis, part, low, high)

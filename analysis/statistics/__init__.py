@@ -5,7 +5,7 @@ NaN where a prompt was not answered under a seed. What is random takes an explic
 rest is a function of the data alone. docs/statistics.md says what to use when, and how often each interval covers.
 """
 
-from analysis.statistics.best_of_trials import BestOfTrials, best_of_trials, expected_best
+from analysis.statistics.best_of_trials import REPLICATES, BestOfTrials, best_of_trials, expected_best
 from analysis.statistics.bradley_terry import ELO, Ratings, bradley_terry
 from analysis.statistics.crossed import Crossed, Matrix, critical_width, crossed
 from analysis.statistics.difference import Difference
@@ -34,6 +34,7 @@ from analysis.statistics.runs import (
 
 __all__ = [
     "ELO",
+    "REPLICATES",
     "BestOfTrials",
     "Components",
     "Crossed",
