@@ -8,7 +8,7 @@ from analysis.laboratory.family import Family
 from analysis.laboratory.question import Question
 from analysis.registry import Drawing
 
-LOSSES = {"kto": "KTO", "kto_no_reference_point": "KTO without a reference point", "bco": "BCO"}
+LOSSES = {"kto": "KTO", "bco": "BCO"}
 USUAL = "the average of all completions"
 CALLED = {
     "prompt_average": "the prompt's average",
@@ -37,9 +37,8 @@ def answer(arms: Arms, family: Family) -> Drawing:
             told = f"{name} on thumbs given from {other}", f"from {USUAL}"
             family.compare(UTILITY, at(loss, other), at(loss, USUAL), *told)
     for other in map(status_quo, (fixed[0], fixed[-1])):
-        for loss in (one for one in LOSSES if one != "kto"):
-            theirs, usual = ((at("kto", reference), at(loss, reference)) for reference in (other, USUAL))
-            family.interact(UTILITY, theirs, usual, f"From {USUAL} to {other}, the lead of KTO over {LOSSES[loss]}")
+        theirs, usual = ((at("kto", reference), at("bco", reference)) for reference in (other, USUAL))
+        family.interact(UTILITY, theirs, usual, f"From {USUAL} to {other}, the lead of KTO over BCO")
     there = [*map(status_quo, fixed), *CALLED.values()]
     names = [
         one.removeprefix("a ").removeprefix("the ").replace(" of ", "\nof ").replace("seen", "\nseen") for one in there
