@@ -9,11 +9,11 @@ from pathlib import Path
 
 from analysis.laboratory.page import write
 from analysis.laboratory.question import questions
-from kto_bench.results import RecordError, Sweep
+from kto_bench.results import RecordError, Sweep, available
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 1 where a sweep's records are missing or cannot be used."""
+    """0, or 1 where records cannot be used, or those of a question that was asked for by name are missing."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.laboratory",
         description="Write the page of findings and its figures from the records of the laboratory's sweeps.",
@@ -27,14 +27,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs/findings.md"), help="the page (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
+        there = available(options.results)
         chosen = [known[name] for name in options.only or known]
-        loaded = [(question, Sweep.load(question.sweep, options.results)) for question in chosen]
+        asked = [
+            (question, Sweep.load(question.sweep, options.results) if options.only or question.sweep in there else None)
+            for question in chosen
+        ]
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        write(loaded, options.out, options.out.parent / options.out.stem)
+        write(asked, options.out, options.out.parent / options.out.stem)
     except (RecordError, OSError) as error:
         print(f"analysis.laboratory: {error}", file=sys.stderr)
         return 1
-    print(f"{options.out}: {len(loaded)} questions")
+    waiting = sum(sweep is None for _, sweep in asked)
+    print(f"{options.out}: {len(asked) - waiting} questions answered, {waiting} not yet run")
     return 0
 
 

@@ -31,10 +31,16 @@ parameters and the world has 430 words: nothing here is known to carry over to l
 """
 
 
-def write(questions: list[tuple[Question, Sweep]], page: Path, figures: Path) -> None:
-    """Write the page, and a PNG for each question into ``figures``, which lies beside or below the page."""
+def write(questions: list[tuple[Question, Sweep | None]], page: Path, figures: Path) -> None:
+    """Write the page, and a PNG for each question into ``figures``, which lies below the page's folder.
+
+    A question without a sweep is on the page as not yet run.
+    """
     parts = [OPENING]
     for question, sweep in questions:
+        if sweep is None:
+            parts.append(_heading(question) + "\n*Not yet run.*\n")
+            continue
         arms = Arms(sweep, question.factors)
         family = Family(arms)
         drawing = question.answer(arms, family)
@@ -48,11 +54,8 @@ def write(questions: list[tuple[Question, Sweep]], page: Path, figures: Path) ->
 def _section(question: Question, sweep: Sweep, family: Family, caption: str, image: str) -> str:
     sentences = "\n".join(f"* {sentence}" for sentence in family.sentences)
     return f"""\
-## {question.title}
-
-*Expected.* {question.predicted}
-
-*Run.* `kto-bench -m +sweeps={question.sweep.replace("_", "/", 1)}`: {_about(sweep)}
+{_heading(question)}
+{_about(sweep)}
 
 *Found.* {family.standing} of {len(family.contrasts)} contrasts differ from 0 after adjustment.
 
@@ -70,6 +73,16 @@ def _section(question: Question, sweep: Sweep, family: Family, caption: str, ima
 """
 
 
+def _heading(question: Question) -> str:
+    return f"""\
+## {question.title}
+
+*Expected.* {question.predicted}
+
+*Run.* `kto-bench -m +sweeps={question.sweep.replace("_", "/", 1)}`
+"""
+
+
 def _about(sweep: Sweep) -> str:
     """Cells, seeds, hardware, time and commit, from the records."""
     states = Counter(record.state for record in sweep.records if record.state != "superseded")
@@ -80,7 +93,7 @@ def _about(sweep: Sweep) -> str:
     minutes = sweep.runs["wall_seconds"].sum() / 60
     seeds = sweep.runs["seed"].nunique()
     return (
-        f"{counts}, {seeds} seeds, {minutes:.0f} minutes of stages on {', '.join(devices)}, commit "
+        f"*Records.* {counts}; {seeds} seeds; {minutes:.0f} minutes of stages on {', '.join(devices)}; commit "
         f"{', '.join(commits)}."
     )
 

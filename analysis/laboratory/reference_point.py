@@ -31,7 +31,8 @@ def answer(arms: Arms, family: Family) -> Drawing:
     def at(loss: str, reference: str) -> Arm:
         return {"loss": loss, "reference": reference}
 
-    others = [*map(status_quo, fixed), CALLED["prompt_average"], CALLED["last_seen"]]
+    moving = [called for called in CALLED.values() if called in arms.values("reference")]
+    others = [*map(status_quo, fixed), *(one for one in moving if one != USUAL)]
     for loss, name in LOSSES.items():
         for other in others:
             told = f"{name} on thumbs given from {other}", f"from {USUAL}"
@@ -39,7 +40,7 @@ def answer(arms: Arms, family: Family) -> Drawing:
     for other in map(status_quo, (fixed[0], fixed[-1])):
         theirs, usual = ((at("kto", reference), at("bco", reference)) for reference in (other, USUAL))
         family.interact(UTILITY, theirs, usual, f"From {USUAL} to {other}, the lead of KTO over BCO")
-    there = [*map(status_quo, fixed), *CALLED.values()]
+    there = [*map(status_quo, fixed), *moving]
     names = [
         one.removeprefix("a ").removeprefix("the ").replace(" of ", "\nof ").replace("seen", "\nseen") for one in there
     ]

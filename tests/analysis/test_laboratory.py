@@ -105,7 +105,7 @@ def test_the_page_says_what_was_planted(results: Path, tmp_path: Path) -> None:
     assert "KTO on clean feedback and KTO with 30% of the labels turned round cannot be told apart" in text
     assert "What wrong labels cost is more for DPO than for KTO: by +" in text
     assert "kto-bench -m +sweeps=laboratory/noise" in text
-    assert "32 done, 4 seeds" in text
+    assert "32 done; 4 seeds" in text
     assert (page.parent / "findings" / "laboratory_noise.png").stat().st_size > 10_000
     before = page.read_bytes()
     assert main(["--only", "noise", "--results", str(results), "--out", str(page)]) == 0
@@ -117,6 +117,12 @@ def test_a_sweep_that_is_missing_is_named(results: Path, tmp_path: Path, capsys:
     assert main(arguments) == 1
     assert "laboratory_imbalance" in capsys.readouterr().err
     assert not (tmp_path / "x.md").exists()
+
+
+def test_a_question_without_records_is_on_the_page_as_not_yet_run(results: Path, tmp_path: Path) -> None:
+    page = tmp_path / "findings.md"
+    assert main(["--results", str(results), "--out", str(page)]) == 0
+    assert page.read_text(encoding="utf-8").count("*Not yet run.*") == len(questions()) - 1
 
 
 def test_every_question_has_a_sweep_of_its_own() -> None:
