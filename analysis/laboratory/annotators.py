@@ -17,28 +17,32 @@ def _on(loss: str, annotator: str) -> Arm:
     return {"loss": loss, "annotator": annotator}
 
 
-def answer(arms: Arms, family: Family) -> Drawing:
+def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     """Each loss under each annotator against the rational one; and whether that depends on the loss."""
+    human = Family(arms, "Feedback of the median human against equally informative rational feedback")
     for loss, name in LOSSES.items():
-        told = f"{name} on feedback of the median human", f"{name} on equally informative rational feedback"
-        family.compare(UTILITY, _on(loss, HUMAN), _on(loss, RATIONAL), *told)
+        told = f"{name} on human feedback", f"{name} on rational feedback"
+        human.compare(UTILITY, _on(loss, HUMAN), _on(loss, RATIONAL), *told)
     for loss in ("dpo", "simpo"):
-        human, rational = ((_on("kto", who), _on(loss, who)) for who in (HUMAN, RATIONAL))
-        family.interact(UTILITY, human, rational, f"From rational to human feedback, KTO's lead over {LOSSES[loss]}")
+        leads = [(_on("kto", who), _on(loss, who)) for who in (HUMAN, RATIONAL)]
+        human.interact(UTILITY, *leads, f"From rational to human feedback, KTO's lead over {LOSSES[loss]}")
+    families = [human]
     for biased, called in BIASED.items():
+        cost = Family(arms, f"Feedback of {called} against equally informative rational feedback")
         for loss, name in LOSSES.items():
             told = f"{name} on feedback of {called}", f"{name} on rational feedback"
-            family.compare(UTILITY, _on(loss, biased), _on(loss, RATIONAL), *told)
-            family.compare(
-                PERCEIVED, _on(loss, biased), _on("none", biased), f"In the eyes of {called}, {name}", "its start"
+            cost.compare(UTILITY, _on(loss, biased), _on(loss, RATIONAL), *told)
+        for loss in ("dpo", "simpo"):
+            leads = [(_on("kto", who), _on(loss, who)) for who in (biased, RATIONAL)]
+            cost.interact(
+                UTILITY, *leads, f"From rational feedback to that of {called}, KTO's lead over {LOSSES[loss]}"
             )
-            family.compare(
-                UTILITY, _on(loss, biased), _on("none", biased), f"{name} on feedback of {called}", "its start"
-            )
-        # The start is the same in both, so this is the gap of KTO's gains to those of DPO.
-        for measure in (UTILITY, PERCEIVED):
-            told = f"KTO on feedback of {called}", "DPO on the same"
-            family.compare(measure, _on("kto", biased), _on("dpo", biased), *told)
+        eyes = Family(arms, f"What {called} sees, and what is true")
+        for loss, name in LOSSES.items():
+            after, before = _on(loss, biased), _on("none", biased)
+            eyes.compare(PERCEIVED, after, before, f"In the eyes of {called}, {name}", "its start")
+            eyes.compare(UTILITY, after, before, f"In truth, {name} on feedback of {called}", "its start")
+        families += [cost, eyes]
     there = [name for name in (RATIONAL, NOISY, HUMAN, *BIASED) if name in arms.values("annotator")]
     lines = [dose.Line.of_loss(loss) for loss in ("none", *LOSSES)]
     names = [name.replace("_", "\n") for name in there]
@@ -47,7 +51,7 @@ def answer(arms: Arms, family: Family) -> Drawing:
         for measure, title in ((UTILITY, "In truth"), (PERCEIVED, "In the annotator's eyes"), (WIN_RATE, "Wins"))
     ]
     what = "Each loss by who gave the feedback; all annotators agree with gold utility about equally often."
-    return Drawing(dose.draw(panels, lines, columns=2), dose.caption(what, arms))
+    return families, Drawing(dose.draw(panels, lines, columns=2), dose.caption(what, arms))
 
 
 QUESTION = Question(

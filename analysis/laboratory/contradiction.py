@@ -48,7 +48,7 @@ def disputes(arms: Arms) -> pd.DataFrame:
     return pd.concat([rows, dpo.assign(loss=PREDICTED, served=optimum.astype(float))], ignore_index=True)
 
 
-def answer(arms: Arms, family: Family) -> Drawing:
+def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     """Utility to either crowd as the majority shrinks, and disputes against what the theorem predicts."""
     arms.tables["disputes"] = disputes(arms)
     shares = arms.values("share")
@@ -57,16 +57,19 @@ def answer(arms: Arms, family: Family) -> Drawing:
     def at(loss: str, share: float) -> Arm:
         return {"loss": loss, "share": share}
 
+    shrinking = Family(arms, "A clear majority against a close one")
     for loss, name in LOSSES.items():
         told = f"{name} with a majority of {clear:.0%}", f"with one of {close:.0%}"
-        family.compare(MAJORITY, at(loss, clear), at(loss, close), *told)
-        family.compare(MINORITY, at(loss, clear), at(loss, close), *told)
+        shrinking.compare(MAJORITY, at(loss, clear), at(loss, close), *told)
+        shrinking.compare(MINORITY, at(loss, clear), at(loss, close), *told)
+    between = Family(arms, "KTO against DPO where the majority is close")
     for measure in (MAJORITY, MINORITY, UTILITY):
-        family.compare(measure, at("kto", close), at("dpo", close), f"With a majority of {close:.0%}, KTO", "DPO")
+        between.compare(measure, at("kto", close), at("dpo", close), f"With a majority of {close:.0%}, KTO", "DPO")
+    theorem = Family(arms, "Disputes against the theorem")
     for share in (close, clear):
         when = f"With a majority of {share:.0%}"
-        family.compare(SERVED, at("kto", share), at("dpo", share), f"{when}, KTO", "DPO")
-        family.compare(SERVED, at("dpo", share), at(PREDICTED, share), f"{when}, DPO", "DPO's optimum (theorem 4.3)")
+        theorem.compare(SERVED, at("kto", share), at("dpo", share), f"{when}, KTO", "DPO")
+        theorem.compare(SERVED, at("dpo", share), at(PREDICTED, share), f"{when}, DPO", "DPO's optimum (theorem 4.3)")
     losses = [dose.Line.of_loss(loss) for loss in ("none", *LOSSES)]
     optimum = dose.Line({"loss": PREDICTED}, "DPO's optimum (theorem 4.3)", "#0072B2", "^", ":")
     names = [f"{share:.0%}" for share in shares]
@@ -79,7 +82,7 @@ def answer(arms: Arms, family: Family) -> Drawing:
         "Policies by the share of prompts that the majority answers. Disputes are held-out pairs of which the crowds "
         "prefer different completions."
     )
-    return Drawing(dose.draw(panels, [*losses, optimum]), dose.caption(what, arms))
+    return [shrinking, between, theorem], Drawing(dose.draw(panels, [*losses, optimum]), dose.caption(what, arms))
 
 
 QUESTION = Question(

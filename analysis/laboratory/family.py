@@ -1,4 +1,4 @@
-"""The contrasts of one question, adjusted for each other, and the sentences that they become."""
+"""The contrasts of one question, in families that are adjusted each by itself, and the sentences that they become."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Words = Callable[[Contrast, bool], str]
 
 
 class Family:
-    """Collects contrasts and how to speak of them; ``sentences`` and ``table`` are there once all are in."""
+    """Contrasts that answer one thing, each adjusted for all of them (Holm), and how to speak of them."""
 
-    def __init__(self, arms: Arms) -> None:
-        """Of the arms of one experiment."""
+    def __init__(self, arms: Arms, title: str) -> None:
+        """Of the arms of one experiment; ``title`` says what is asked."""
+        self.title = title
         self._arms = arms
         self._found: list[tuple[Contrast, Words]] = []
 

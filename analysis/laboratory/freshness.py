@@ -12,7 +12,7 @@ PLAIN = {"dpo": "DPO", "kto": "KTO"}
 HUMANLINE = {"dpo": "humanline_dpo", "kto": "humanline_kto"}
 
 
-def answer(arms: Arms, family: Family) -> Drawing:
+def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     """Fresh against offline completions for each loss, and the humanline variants offline against the plain online."""
     rounds = arms.values("rounds")
     offline, online = rounds[0], rounds[-1]
@@ -24,25 +24,26 @@ def answer(arms: Arms, family: Family) -> Drawing:
         return at(loss, online), at(loss, offline)
 
     losses = {**PLAIN, **{humanline: f"humanline {PLAIN[plain]}" for plain, humanline in HUMANLINE.items()}}
+    fresh = Family(arms, "Fresh completions against offline ones")
     for loss, name in losses.items():
         told = f"{name[0].upper()}{name[1:]} with fresh completions in {online} rounds", f"{name} offline"
-        family.compare(UTILITY, *freshness(loss), *told)
+        fresh.compare(UTILITY, *freshness(loss), *told)
+    variants = Family(arms, "Humanline against plain losses")
     for plain, humanline in HUMANLINE.items():
         name = PLAIN[plain]
-        family.compare(
-            UTILITY, at(humanline, offline), at(plain, offline), f"Offline, humanline {name}", f"plain {name}"
-        )
+        told = f"Offline, humanline {name}", f"plain {name}"
+        variants.compare(UTILITY, at(humanline, offline), at(plain, offline), *told)
         told = f"Humanline {name} offline", f"plain {name} in {online} rounds"
-        family.compare(UTILITY, at(humanline, offline), at(plain, online), *told)
+        variants.compare(UTILITY, at(humanline, offline), at(plain, online), *told)
         more, less = (f"is {than} for plain than for humanline {name}" for than in ("more", "less"))
-        family.interact(UTILITY, freshness(plain), freshness(humanline), "What fresh completions gain", more, less)
+        variants.interact(UTILITY, freshness(plain), freshness(humanline), "What fresh completions gain", more, less)
     lines = [dose.Line.of_loss(loss) for loss in losses]
     panels = [dose.Panel(arms, measure, "rounds", rounds, "", "rounds") for measure in (UTILITY, WIN_RATE, TOKENS)]
     what = (
         "Each loss by how fresh its completions are: rounds of generate, annotate and align, with the same prompts, "
         "updates and annotator; one round is offline."
     )
-    return Drawing(dose.draw(panels, lines), dose.caption(what, arms))
+    return [fresh, variants], Drawing(dose.draw(panels, lines), dose.caption(what, arms))
 
 
 QUESTION = Question(

@@ -9,7 +9,7 @@ from analysis.laboratory.question import Question
 from analysis.registry import Drawing
 
 
-def answer(arms: Arms, family: Family) -> Drawing:
+def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     """Every share of desirable examples, with equal and with corrected weights, against all of them."""
     arms.derive("weights", lambda row: "equal" if row["weight"] == 1 else "corrected")
     shares = arms.values("kept")
@@ -17,6 +17,7 @@ def answer(arms: Arms, family: Family) -> Drawing:
     def kept(share: float, weights: str) -> Arm:
         return {"kept": share, "weights": weights}
 
+    family = Family(arms, "KTO with a part of the desirable examples")
     for share in shares[:-1]:
         weight = arms.select(kept(share, "corrected"))["weight"].iloc[0]
         some = f"KTO with {share:.0%} of the desirable examples and the weight {weight:.3g}"
@@ -32,7 +33,7 @@ def answer(arms: Arms, family: Family) -> Drawing:
         for measure in (UTILITY, WIN_RATE, TOKENS)
     ]
     what = "KTO after SFT, by the share of desirable examples that it is trained on."
-    return Drawing(dose.draw(panels, lines), dose.caption(what, arms))
+    return [family], Drawing(dose.draw(panels, lines), dose.caption(what, arms))
 
 
 QUESTION = Question(

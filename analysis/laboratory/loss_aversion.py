@@ -11,34 +11,32 @@ from analysis.registry import Drawing
 LOOKS = (("#56B4E9", "o", "-"), ("#D55E00", "s", "--"), ("#332288", "D", ":"))
 
 
-def answer(arms: Arms, family: Family) -> Drawing:
+def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     """Matching against equal weights for every annotator, and whether what a weight does depends on the annotator."""
     aversions, weights = arms.values("aversion"), arms.values("weight")
     averse, highest = [one for one in aversions if one != 1], weights[-1]
+    matching = Family(arms, "Weights that match the annotator")
     for one in averse:
         told = f"For an annotator whose losses weigh {one:g} times, KTO with the matching weight", "with equal weights"
-        family.compare(UTILITY, {"aversion": one, "weight": one}, {"aversion": one, "weight": 1.0}, *told)
-    for weight in (one for one in weights if one != 1):
-        told = f"Over all annotators, KTO with undesirable_weight {weight:.2g}", "with 1"
-        family.compare(UTILITY, {"weight": weight}, {"weight": 1.0}, *told)
-    for one in averse:
-        told = f"Over all weights, KTO on thumbs of an annotator with lambda {one:g}", "on those of one with lambda 1"
-        family.compare(UTILITY, {"aversion": one}, {"aversion": 1.0}, *told)
+        matching.compare(UTILITY, {"aversion": one, "weight": one}, {"aversion": one, "weight": 1.0}, *told)
         effects = [
             ({"aversion": aversion, "weight": highest}, {"aversion": aversion, "weight": 1.0})
             for aversion in (one, 1.0)
         ]
-        family.interact(
-            UTILITY,
-            effects[0],
-            effects[1],
-            f"What the weight {highest:g} adds, from an annotator of lambda 1 to {one:g},",
-        )
+        what = f"What the weight {highest:g} adds, from an annotator of lambda 1 to {one:g},"
+        matching.interact(UTILITY, effects[0], effects[1], what)
+    alone = Family(arms, "Weights and annotators, each over all values of the other")
+    for weight in (one for one in weights if one != 1):
+        told = f"Over all annotators, KTO with undesirable_weight {weight:.3g}", "with 1"
+        alone.compare(UTILITY, {"weight": weight}, {"weight": 1.0}, *told)
+    for one in averse:
+        told = f"Over all weights, KTO on thumbs of an annotator with lambda {one:g}", "on those of one with lambda 1"
+        alone.compare(UTILITY, {"aversion": one}, {"aversion": 1.0}, *told)
     lines = [
         dose.Line({"aversion": value}, f"annotator's loss aversion {value:g}", *look)
         for value, look in zip(aversions, LOOKS, strict=False)
     ]
-    names = [f"{weight:.2g}" for weight in weights]
+    names = [f"{weight:g}" for weight in weights]
     panels = [
         dose.Panel(arms, measure, "weight", weights, "", "undesirable_weight of the loss", names)
         for measure in (UTILITY, WIN_RATE, TOKENS)
@@ -47,7 +45,7 @@ def answer(arms: Arms, family: Family) -> Drawing:
         "KTO on thumbs, by the weight of undesirable examples in the loss (desirable_weight is 1) and the annotator's "
         "own loss aversion."
     )
-    return Drawing(dose.draw(panels, lines), dose.caption(what, arms))
+    return [matching, alone], Drawing(dose.draw(panels, lines), dose.caption(what, arms))
 
 
 QUESTION = Question(

@@ -11,27 +11,31 @@ from analysis.registry import Drawing
 LOSSES = {"dpo": "DPO", "ipo": "IPO", "kto": "KTO", "simpo": "SimPO"}
 
 
-def answer(arms: Arms, family: Family) -> Drawing:
+def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     """What wrong labels cost each loss, and whether they cost KTO less."""
     shares = arms.values("noise")
 
     def cost(loss: str) -> tuple[Arm, Arm]:
         return {"loss": loss, "noise": shares[0]}, {"loss": loss, "noise": shares[-1]}
 
+    lost = Family(arms, "What wrong labels cost each loss")
     for loss, name in LOSSES.items():
         told = f"{name} on clean feedback", f"{name} with {shares[-1]:.0%} of the labels turned round"
-        family.compare(UTILITY, *cost(loss), *told)
+        lost.compare(UTILITY, *cost(loss), *told)
+    against = Family(arms, "Whether that is less for KTO")
     for loss, name in LOSSES.items():
         if loss != "kto":
             more, less = (f"is {than} for {name} than for KTO" for than in ("more", "less"))
-            family.interact(UTILITY, cost(loss), cost("kto"), "What wrong labels cost", more, less)
+            against.interact(UTILITY, cost(loss), cost("kto"), "What wrong labels cost", more, less)
     lines = [dose.Line.of_loss(loss) for loss in LOSSES]
     names = [f"{share:.0%}" for share in shares]
     panels = [
         dose.Panel(arms, measure, "noise", shares, "", "labels turned round", names)
         for measure in (UTILITY, WIN_RATE, TOKENS)
     ]
-    return Drawing(dose.draw(panels, lines), dose.caption("Each loss by the share of wrong labels.", arms))
+    return [lost, against], Drawing(
+        dose.draw(panels, lines), dose.caption("Each loss by the share of wrong labels.", arms)
+    )
 
 
 QUESTION = Question(

@@ -25,7 +25,7 @@ python -m analysis.laboratory            # this page and its figures, from the r
 ```
 
 No sentence below that holds a number is typed by hand. Differences are paired by seed and prompt; intervals are 95% and
-cover the draw of both; p-values are adjusted (Holm) for all contrasts of a question. *Cannot be told apart* is not
+cover the draw of both; p-values are adjusted (Holm) for all contrasts of one list. *Cannot be told apart* is not
 *equal*: beside it stands the difference that such a study would have found in 4 of 5 cases. Models have 0.05M to 0.15M
 parameters and the world has 430 words: nothing here is known to carry over to large models.
 """
@@ -42,24 +42,26 @@ def write(questions: list[tuple[Question, Sweep | None]], page: Path, figures: P
             parts.append(_heading(question) + "\n*Not yet run.*\n")
             continue
         arms = Arms(sweep, question.factors)
-        family = Family(arms)
-        drawing = question.answer(arms, family)
+        families, drawing = question.answer(arms)
         with style.settings():
             png, pdf = style.save(drawing.figure, figures, question.sweep)
         pdf.unlink()
-        parts.append(_section(question, sweep, family, drawing.caption, png.relative_to(page.parent).as_posix()))
+        parts.append(_section(question, sweep, families, drawing.caption, png.relative_to(page.parent).as_posix()))
     page.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _section(question: Question, sweep: Sweep, family: Family, caption: str, image: str) -> str:
-    sentences = "\n".join(f"* {sentence}" for sentence in family.sentences)
+def _section(question: Question, sweep: Sweep, families: list[Family], caption: str, image: str) -> str:
+    found = "\n\n".join(
+        f"*{family.title}* ({family.standing} of {len(family.contrasts)} contrasts differ from 0)\n\n"
+        + "\n".join(f"* {sentence}" for sentence in family.sentences)
+        for family in families
+    )
+    table = pd.concat([family.table for family in families])
     return f"""\
 {_heading(question)}
 {_about(sweep)}
 
-*Found.* {family.standing} of {len(family.contrasts)} contrasts differ from 0 after adjustment.
-
-{sentences}
+{found}
 
 ![{question.title}]({image})
 
@@ -67,7 +69,7 @@ def _section(question: Question, sweep: Sweep, family: Family, caption: str, ima
 
 <details><summary>All contrasts</summary>
 
-{markdown(family.table)}
+{markdown(table)}
 
 </details>
 """

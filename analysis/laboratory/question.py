@@ -18,7 +18,7 @@ class Question:
     """One module of this package.
 
     ``predicted`` says what papers or common belief expect, with the source; ``factors`` tell the arms apart (see
-    ``Arms``); ``answer`` fills the family with contrasts and draws the figure.
+    ``Arms``); ``answer`` makes the families of contrasts and draws the figure.
     """
 
     order: int
@@ -26,7 +26,7 @@ class Question:
     sweep: str
     predicted: str
     factors: dict[str, str]
-    answer: Callable[[Arms, Family], Drawing]
+    answer: Callable[[Arms], tuple[list[Family], Drawing]]
 
 
 def questions() -> list[Question]:

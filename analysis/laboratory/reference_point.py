@@ -17,7 +17,7 @@ CALLED = {
 }
 
 
-def answer(arms: Arms, family: Family) -> Drawing:
+def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     """Every reference point against the average of all completions."""
     fixed = sorted(arms.select({"point": "status_quo"})["status_quo"].unique())
 
@@ -33,13 +33,16 @@ def answer(arms: Arms, family: Family) -> Drawing:
 
     moving = [called for called in CALLED.values() if called in arms.values("reference")]
     others = [*map(status_quo, fixed), *(one for one in moving if one != USUAL)]
+    points = Family(arms, "Thumbs from other reference points than the average")
     for loss, name in LOSSES.items():
         for other in others:
-            told = f"{name} on thumbs given from {other}", f"from {USUAL}"
-            family.compare(UTILITY, at(loss, other), at(loss, USUAL), *told)
+            points.compare(
+                UTILITY, at(loss, other), at(loss, USUAL), f"{name} on thumbs given from {other}", f"from {USUAL}"
+            )
+    leads = Family(arms, "Whether BCO bears them better than KTO")
     for other in map(status_quo, (fixed[0], fixed[-1])):
         theirs, usual = ((at("kto", reference), at("bco", reference)) for reference in (other, USUAL))
-        family.interact(UTILITY, theirs, usual, f"From {USUAL} to {other}, the lead of KTO over BCO")
+        leads.interact(UTILITY, theirs, usual, f"From {USUAL} to {other}, the lead of KTO over BCO")
     there = [*map(status_quo, fixed), *moving]
     names = [
         one.removeprefix("a ").removeprefix("the ").replace(" of ", "\nof ").replace("seen", "\nseen") for one in there
@@ -50,7 +53,7 @@ def answer(arms: Arms, family: Family) -> Drawing:
     ]
     lines = [dose.Line.of_loss(loss) for loss in LOSSES]
     what = "Losses of binary feedback, by the reference point of the annotator who gave the thumbs."
-    return Drawing(dose.draw(panels, lines, columns=1), dose.caption(what, arms))
+    return [points, leads], Drawing(dose.draw(panels, lines, columns=1), dose.caption(what, arms))
 
 
 QUESTION = Question(

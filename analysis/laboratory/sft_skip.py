@@ -15,26 +15,25 @@ def _cost(loss: str, **where: object) -> tuple[Arm, Arm]:
     return {"loss": loss, "start": "sft", **where}, {"loss": loss, "start": "base", **where}
 
 
-def answer(arms: Arms, family: Family) -> Drawing:
+def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     """The cost of skipping SFT per loss, and whether it changes with pretraining and size."""
     amounts, models = arms.values("pretraining"), sorted(arms.values("model"), reverse=True)
     least, most = amounts[0], amounts[-1]
+    skipping = Family(arms, "With SFT and without, over all sizes and amounts of pretraining")
     for loss, name in LOSSES.items():
-        family.compare(UTILITY, *_cost(loss), f"{name} after SFT", f"{name} from the base model")
+        skipping.compare(UTILITY, *_cost(loss), f"{name} after SFT", f"{name} from the base model")
     more, less = "is more for DPO than for KTO", "is less for DPO than for KTO"
-    family.interact(UTILITY, _cost("dpo"), _cost("kto"), "What skipping SFT costs", more, less)
+    skipping.interact(UTILITY, _cost("dpo"), _cost("kto"), "What skipping SFT costs", more, less)
     for number, when in ((1, "Without SFT"), (0, "After SFT")):
-        family.compare(UTILITY, _cost("kto")[number], _cost("dpo")[number], f"{when}, KTO", "DPO")
-    family.compare(TOKENS, _cost("dpo")[1], _cost("kto")[1], "Without SFT, DPO's output", "KTO's")
+        skipping.compare(UTILITY, _cost("kto")[number], _cost("dpo")[number], f"{when}, KTO", "DPO")
+    skipping.compare(TOKENS, _cost("dpo")[1], _cost("kto")[1], "Without SFT, DPO's output", "KTO's")
+    base = Family(arms, "Whether the cost of skipping depends on the base model")
     for loss, name in LOSSES.items():
         costs = _cost(loss, pretraining=most), _cost(loss, pretraining=least)
-        family.interact(
-            UTILITY,
-            *costs,
-            f"From {least / 1e6:g}M to {most / 1e6:g}M tokens of pretraining, {name}'s cost of skipping",
-        )
+        span = f"From {least / 1e6:g}M to {most / 1e6:g}M tokens of pretraining"
+        base.interact(UTILITY, *costs, f"{span}, {name}'s cost of skipping")
         costs = _cost(loss, model=models[-1]), _cost(loss, model=models[0])
-        family.interact(UTILITY, *costs, f"From {models[0]} to {models[-1]}, {name}'s cost of skipping")
+        base.interact(UTILITY, *costs, f"From {models[0]} to {models[-1]}, {name}'s cost of skipping")
     lines = [dose.Line.of_loss(loss, start) for loss in ("none", *LOSSES) for start in ("base", "sft")]
     names = [f"{amount / 1e6:g}M" for amount in amounts]
     panels = [
@@ -43,7 +42,7 @@ def answer(arms: Arms, family: Family) -> Drawing:
         for model in models
     ]
     what = "Gold utility and length of the output with SFT and without it, by pretraining and size."
-    return Drawing(dose.draw(panels, lines, columns=2), dose.caption(what, arms))
+    return [skipping, base], Drawing(dose.draw(panels, lines, columns=2), dose.caption(what, arms))
 
 
 QUESTION = Question(

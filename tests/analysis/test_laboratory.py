@@ -71,7 +71,7 @@ def test_a_derived_factor_can_choose_an_arm(results: Path) -> None:
 
 
 def test_sentences_say_what_stands_and_what_could_have_been_found(arms: Arms) -> None:
-    family = Family(arms)
+    family = Family(arms, "Losses with wrong labels")
     wrong = {loss: {"loss": loss, "noise": 0.3} for loss in ("kto", "dpo", "simpo")}
     family.compare(WIN_RATE, wrong["kto"], wrong["dpo"], "KTO", "DPO")
     family.compare(WIN_RATE, wrong["dpo"], wrong["simpo"], "DPO", "SimPO")
