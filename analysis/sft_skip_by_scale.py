@@ -9,8 +9,8 @@ from analysis import by_scale, style
 from analysis.by_scale import Group
 from analysis.estimates import differences, rows_of
 from analysis.evidence import OWN, PUBLISHED, Evidence, grouped, source_note
-from analysis.proportions import two_proportions
 from analysis.registry import Drawing, NoDataError, PaperEntry
+from analysis.statistics import two_proportions
 
 SAME = ["origin", "model", "name", "feedback", "loss", "variant", "one_completion_per_prompt"]
 
@@ -56,8 +56,7 @@ def draw(evidence: Evidence) -> Drawing:
 
     with style.settings():
         figure = by_scale.grid(by_scale.groups(rows), 1, panel, 2.3)
-        legend = by_scale.handles(rows)
-        figure.legend(handles=legend, loc="outside upper left", ncols=min(len(legend), 5))
+        style.legend(figure, by_scale.handles(rows))
     kinds = []
     if (rows["origin"] == PUBLISHED).any():
         kinds.append("published differences as of independent runs (Newcombe)")
