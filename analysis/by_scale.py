@@ -162,7 +162,8 @@ def origin_handles(rows: pd.DataFrame) -> list[Line2D]:
     return [
         Line2D(
             [], [], linestyle="none", marker="o", markersize=4.6, color="#333333",
-            label=style.short(origin_name(rows, origin), style.fitting(60, 44)), markerfacecolor="#333333" if origin == OWN else "white",
+            label=style.short(origin_name(rows, origin), style.fitting(60, 44)),
+            markerfacecolor="#333333" if origin == OWN else "white",
         )
         for origin in origins(rows)
     ]  # fmt: skip

@@ -176,10 +176,7 @@ def source_note(rows: pd.DataFrame) -> str:
         judges = " and ".join(sorted(part["judge"].unique()))
         n = f"n = {span(part['n'], 'prompts')}"
         if origin == OWN:
-            kinds = sorted(part["interval"].unique())
-            kind = " or ".join(
-                {"wilson": "Wilson, prompts only", "bootstrap": "bootstrap of prompts and seeds"}[k] for k in kinds
-            )
+            kind = " or ".join(sorted({_captured(row) for row in rows_of(part)}))
             notes.append(
                 f"Own runs (filled): sweep {part['source'].iloc[0]}, judge {judges}, {n} × "
                 f"{span(part['seeds'], 'seeds')}; 95% intervals ({kind})."
@@ -191,6 +188,13 @@ def source_note(rows: pd.DataFrame) -> str:
                 "counts, which capture the draw of prompts only."
             )
     return " ".join(notes)
+
+
+def _captured(row: dict[str, Any]) -> str:
+    """What the interval of an own row captures."""
+    if row["seeds"] > 1:
+        return "of prompts and seeds"
+    return "Wilson, of prompts only" if row["interval"] == "wilson" else "of prompts only"
 
 
 def _variant(method: str, loss: str) -> str:

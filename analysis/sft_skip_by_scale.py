@@ -38,6 +38,7 @@ def costs(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
         if gaps.empty:  # no seed and prompt in common
             continue
         row |= {key: gaps[key].iloc[0] for key in ("value", "low", "high", "seeds")} | {"n": gaps["prompts"].iloc[0]}
+        row |= {"interval": "paired"}
     return pd.DataFrame(found, columns=list(rows.columns))
 
 
@@ -61,7 +62,7 @@ def draw(evidence: Evidence) -> Drawing:
     if (rows["origin"] == PUBLISHED).any():
         kinds.append("published differences as of independent runs (Newcombe)")
     if (rows["origin"] == OWN).any():
-        kinds.append("own ones paired by seed and prompt (bootstrap)")
+        kinds.append("own ones paired by seed and prompt")
     caption = (
         "Win rate of each loss on the base model minus that of the same loss after SFT, in points: below 0, skipping "
         f"SFT costs wins. Bars: 95% intervals; {' and '.join(kinds)}. {source_note(rows)}"
