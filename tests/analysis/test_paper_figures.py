@@ -8,7 +8,7 @@ from places import ROOT
 from test_figures import texts
 from test_report import Page
 
-from analysis import by_scale, imbalance, one_completion, simpo_scores, ultrafeedback
+from analysis import by_scale, imbalance, one_completion, simpo_scores, style, ultrafeedback
 from analysis.evidence import OWN, PUBLISHED, Evidence
 from analysis.registry import Drawing, NoDataError, discover
 from analysis.report import main
@@ -30,13 +30,16 @@ def own(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evidence(own):
-    """By names of sweep and study."""
-    made = {}
+    """By names of sweep and study, each of which is read once."""
+    sweeps, studies, made = {None: None}, {None: None}, {}
 
     def get(sweep=None, study=None):
+        if sweep not in sweeps:
+            sweeps[sweep] = Sweep.load(sweep, own)
+        if study not in studies:
+            studies[study] = Published.load(study, own)
         if (sweep, study) not in made:
-            loaded = Sweep.load(sweep, own) if sweep else None
-            made[sweep, study] = Evidence(loaded, Published.load(study, own) if study else None)
+            made[sweep, study] = Evidence(sweeps[sweep], studies[study])
         return made[sweep, study]
 
     return get
@@ -245,7 +248,8 @@ def test_the_papers_page_states_verdicts_and_caveats(report):
     assert "script-src 'sha256-" in html
 
 
-def test_a_sweeps_page_has_the_study_laid_over_it(own, tmp_path, capsys):
+def test_a_sweeps_page_has_the_study_laid_over_it(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "WIDTHS", {"page": style.WIDTHS["page"]})  # the other one is tested above, and slow
     arguments = ["one_completion-own", "--published", "kto_paper", "--results", str(own), "--out", str(tmp_path)]
     assert main(arguments) == 0
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
