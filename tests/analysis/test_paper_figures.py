@@ -1,5 +1,6 @@
 """Figures and tables of papers: from published numbers, from own records, and from both, through one piece of code."""
 
+import browser
 import pandas as pd
 import paper_sweeps
 import pytest
@@ -246,6 +247,28 @@ def test_the_papers_page_states_verdicts_and_caveats(report):
     assert "twice the updates of DPO" in page.text
     assert sum(tag == "script" for tag, _ in page.tags) == 1
     assert "script-src 'sha256-" in html
+
+
+@pytest.mark.skipif(
+    browser.CHROMIUM is None, reason="needs Chromium on the PATH (Debian and Ubuntu: apt-get install chromium)"
+)
+def test_the_papers_page_sorts_and_never_scrolls_sideways(report, tmp_path):
+    opened = browser.Browser(tmp_path / "profile")
+    try:
+        opened.open(report / "index.html", width=390)
+        opened.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+        rows = "Array.from(document.querySelectorAll('#table-judged_runs ~ details table')[0].tBodies[0].rows)"
+        first = f"{rows}.map(row => row.cells[0].textContent)"
+        before = opened.evaluate(first)
+        for _ in range(2):
+            opened.evaluate("document.querySelector('#table-judged_runs ~ details th button').click()")
+        after = opened.evaluate(first)
+        assert after != before
+        assert sorted(after) == sorted(before)
+        assert opened.logged == []
+    finally:
+        opened.close()
 
 
 def test_a_sweeps_page_has_the_study_laid_over_it(own, tmp_path, monkeypatch):
