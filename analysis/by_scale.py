@@ -13,12 +13,23 @@ from matplotlib.lines import Line2D
 
 from analysis import style
 from analysis.estimates import rows_of
-from analysis.evidence import OWN, PUBLISHED, Evidence, grouped, judged_or_reason, method_name, origin_name, origins
+from analysis.evidence import (
+    OWN,
+    PUBLISHED,
+    Evidence,
+    grouped,
+    judged_or_reason,
+    origin_name,
+    origins,
+    short_method_name,
+)
 from analysis.registry import NoDataError
 
 EXPERIMENT = "scale"
 SPREAD = 0.62
 """Of the distance between two models, the part that points of one model take up."""
+COLUMN_ROW_HEIGHT = 1.45
+"""Inches at most of a row, in a figure that is as wide as a column."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +151,8 @@ def handles(rows: pd.DataFrame, starts: Iterable[str] = ()) -> list[Line2D]:
     """Legend: a colour per loss, a marker per start, and filled or hollow where there are both."""
     names: dict[str, str] = {}
     for (loss, one, _), _part in series(rows):
-        names.setdefault(method_name(loss, one), loss)
-    found = [
-        Line2D([], [], color=style.colour(loss), linewidth=2.4, label=style.short(name)) for name, loss in names.items()
-    ]
+        names.setdefault(short_method_name(loss, one), loss)
+    found = [Line2D([], [], color=style.colour(loss), linewidth=2.4, label=name) for name, loss in names.items()]
     found += style.start_handles(starts)
     return found + origin_handles(rows)
 
@@ -153,7 +162,8 @@ def origin_handles(rows: pd.DataFrame) -> list[Line2D]:
     return [
         Line2D(
             [], [], linestyle="none", marker="o", markersize=4.6, color="#333333",
-            label=style.short(origin_name(rows, origin), 60), markerfacecolor="#333333" if origin == OWN else "white",
+            label=style.short(origin_name(rows, origin), style.fitting(60, 44)),
+            markerfacecolor="#333333" if origin == OWN else "white",
         )
         for origin in origins(rows)
     ]  # fmt: skip
@@ -162,8 +172,9 @@ def origin_handles(rows: pd.DataFrame) -> list[Line2D]:
 def grid(
     found: list[Group], rows_each: int, draw: Callable[[Axes, Group, int], None], row_height: float
 ) -> style.Figure:
-    """A column of ``rows_each`` axes per group, three groups beside each other at most."""
-    columns = min(3, len(found))
+    """A column of ``rows_each`` axes per group, with as many groups beside each other as the width has room for."""
+    columns = min(style.fitting(3, 1), len(found))
+    row_height = style.fitting(row_height, min(row_height, COLUMN_ROW_HEIGHT))
     blocks = -(-len(found) // columns)
     widths = [1.0] * columns
     if blocks == 1:

@@ -25,9 +25,8 @@ import pandas as pd
 from analysis import statistics, style, text
 from analysis.estimates import rows_of
 from analysis.evidence import Evidence
-from analysis.proportions import one_proportion, two_bounded_means, two_proportions
 from analysis.registry import NoDataError, PaperEntry, Sheet
-from analysis.statistics import Difference
+from analysis.statistics import Difference, one_proportion, two_bounded_means, two_proportions
 
 ALPHA = 0.05
 HOLDS, NO_DIFFERENCE = "holds", "holds only as “no significant difference”"
@@ -115,10 +114,16 @@ class Runs:
 
     def models(self, experiment: str = "scale") -> list[str]:
         """Their names, by family and size. Raises NoDataError if there are none."""
-        rows = self.table[self.table["experiment"] == experiment].drop_duplicates("name")
-        if rows.empty:
+        if experiment not in self._models:
             raise NoDataError(f"the study has no runs of {experiment}")
-        return list(rows.sort_values(["family", "parameters"], ascending=[False, True])["name"])
+        return self._models[experiment]
+
+    @cached_property
+    def _models(self) -> dict[str, list[str]]:
+        ordered = self.table.drop_duplicates(["experiment", "name"]).sort_values(
+            ["family", "parameters"], ascending=[False, True]
+        )
+        return {str(name): list(part["name"]) for name, part in ordered.groupby("experiment")}
 
     def family(self, name: str) -> str:
         """The family of a model."""

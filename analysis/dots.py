@@ -13,13 +13,15 @@ from matplotlib.lines import Line2D
 from analysis import style
 from analysis.by_scale import look, origin_handles
 from analysis.estimates import rows_of
-from analysis.evidence import method_name
+from analysis.evidence import method_name, short_method_name
 
 ROW_HEIGHT = 0.27
 """Inches per method."""
+COLUMN_HEIGHT = 1.9
+"""Inches of the methods of a panel where the figure is as wide as a column and has many."""
 MAX_COLUMNS = 3
-TITLE_CHARACTERS = {1: 80, 2: 34, 3: 23}
-"""Of a line of a title, by the number of columns."""
+TITLE_CHARACTERS = {1: (80, 34), 2: (34, 18), 3: (23, 12)}
+"""Of a line of a title, by the number of columns, on a page and in a column."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,17 @@ def draw(panels: Sequence[Panel]) -> style.Figure:
     everything = pd.concat([panel.rows for panel in panels])
     names = methods(everything)
     kinds = [_kinds(panel.rows) for panel in panels]
-    columns = 2 if len(panels) == 4 else min(MAX_COLUMNS, len(panels))
+    columns = 2 if len(panels) == 4 else min(style.fitting(MAX_COLUMNS, 2), len(panels))
     lines = -(-len(panels) // columns)
-    height = (ROW_HEIGHT + 0.07 * (max(map(len, kinds)) - 1)) * len(names)
+    row_height = style.fitting(ROW_HEIGHT, min(ROW_HEIGHT, COLUMN_HEIGHT / len(names)))
+    height = (row_height + 0.07 * (max(map(len, kinds)) - 1)) * len(names)
     figure = style.figure(height=lines * (height + 0.72) + 0.45)
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for axis, panel, own in zip(axes, panels, kinds, strict=False):
         _panel(axis, panel, names, own)
-        axis.set_title("\n".join(style.short(line, TITLE_CHARACTERS[columns]) for line in panel.title.split("\n")))
+        axis.set_title(
+            "\n".join(style.short(line, style.fitting(*TITLE_CHARACTERS[columns])) for line in panel.title.split("\n"))
+        )
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     starts = sorted(everything["start"].unique(), key=style.start_order)
@@ -62,7 +67,7 @@ def draw(panels: Sequence[Panel]) -> style.Figure:
                 [], [], linestyle="none", marker="x", color="#333333", markersize=4.6, label="from memory, unverified"
             )
         )
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4))
+    style.legend(figure, handles)
     return figure
 
 
@@ -87,15 +92,15 @@ def _panel(axis: Axes, panel: Panel, names: list[tuple[str, bool]], kinds: list[
     for index in range(1, len(names), 2):
         axis.axhspan(index - 0.5, index + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    labels = [
-        style.short(method_name(*name)).replace(", ", ",\n", 1) if len(names) < 6 else _label(name) for name in names
-    ]
-    axis.set_yticks(range(len(names)), labels)
+    axis.set_yticks(range(len(names)), [_label(name, roomy=len(names) < 6) for name in names])
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.08)
     axis.set_xlabel(panel.label)
 
 
-def _label(name: tuple[str, bool]) -> str:
-    return style.short(method_name(*name).replace("one completion per prompt", "one per prompt"))
+def _label(name: tuple[str, bool], roomy: bool) -> str:
+    """The name of a method; on two lines where there is room for them."""
+    if roomy:
+        return "\n".join(style.short(part) for part in method_name(*name).replace(", ", ",\n", 1).split("\n"))
+    return short_method_name(*name)

@@ -17,9 +17,8 @@ import pandas as pd
 
 from analysis import style
 from analysis.estimates import CELL, cells, estimates, rows_of, span
-from analysis.proportions import NORMAL, largest_error
 from analysis.registry import NoDataError
-from analysis.statistics import wilson
+from analysis.statistics import critical_normal, largest_error, wilson
 from kto_bench.published import Published
 from kto_bench.results import Sweep
 
@@ -33,7 +32,7 @@ FACTS = {
 }
 """Columns of a published study that are keys of a run's configuration."""
 UNLESS_SAID = {"keep_desirable": 1.0, "keep_undesirable": 1.0, "one_completion_per_prompt": False}
-Z95 = NORMAL.inv_cdf(0.975)
+Z95 = critical_normal(0.95)
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Evidence:
 
         ``value``, ``low`` and ``high`` are the win rate with its 95% interval: the suite's for own cells, Wilson's for
         published counts. ``tokens_low`` and ``tokens_high`` are those of ``mean_tokens``; of published means, whose
-        spread is unknown, the widest possible (``proportions.largest_error``).
+        spread is unknown, the widest possible (``statistics.largest_error``).
         """
         if self.published is None:
             return self.own
@@ -141,6 +140,13 @@ def method_name(loss: str, one_completion_per_prompt: bool) -> str:
     return style.loss_name(loss) + (", one completion per prompt" if one_completion_per_prompt else "")
 
 
+def short_method_name(loss: str, one_completion_per_prompt: bool) -> str:
+    """``method_name`` for a label of a figure."""
+    name = method_name(loss, one_completion_per_prompt)
+    fits = len(name) <= style.fitting(style.MAX_LABELS["page"], style.MAX_LABELS["column"])
+    return name if fits else style.short(name.replace("one completion per prompt", "one per prompt"))
+
+
 def origins(rows: pd.DataFrame) -> list[str]:
     """The origins that ``rows`` have, own first."""
     return [origin for origin in (OWN, PUBLISHED) if (rows["origin"] == origin).any()]
@@ -170,10 +176,7 @@ def source_note(rows: pd.DataFrame) -> str:
         judges = " and ".join(sorted(part["judge"].unique()))
         n = f"n = {span(part['n'], 'prompts')}"
         if origin == OWN:
-            kinds = sorted(part["interval"].unique())
-            kind = " or ".join(
-                {"wilson": "Wilson, prompts only", "bootstrap": "bootstrap of prompts and seeds"}[k] for k in kinds
-            )
+            kind = " or ".join(sorted({_captured(row) for row in rows_of(part)}))
             notes.append(
                 f"Own runs (filled): sweep {part['source'].iloc[0]}, judge {judges}, {n} × "
                 f"{span(part['seeds'], 'seeds')}; 95% intervals ({kind})."
@@ -185,6 +188,13 @@ def source_note(rows: pd.DataFrame) -> str:
                 "counts, which capture the draw of prompts only."
             )
     return " ".join(notes)
+
+
+def _captured(row: dict[str, Any]) -> str:
+    """What the interval of an own row captures."""
+    if row["seeds"] > 1:
+        return "of prompts and seeds"
+    return "Wilson, of prompts only" if row["interval"] == "wilson" else "of prompts only"
 
 
 def _variant(method: str, loss: str) -> str:

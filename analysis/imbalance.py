@@ -62,18 +62,19 @@ def draw(evidence: Evidence) -> Drawing:
     part = (rows["keep_desirable"] < 1) | (rows["keep_undesirable"] < 1)
     weightings = [kind for kind in ("corrected", "equal") if (rows.loc[part, "weighting"] == kind).any()]
     bands = compared_with(evidence, rows)
-    titles = {"corrected": "weights make up for it", "equal": "weights 1 : 1"}
+    titles = {"corrected": style.fitting("weights make up for it", "weights make up"), "equal": "weights 1 : 1"}
+    completions = style.fitting(" completions kept", " kept")
     with style.settings():
-        figure = style.figure(height=2.3 * len(weightings) + 0.7)
+        figure = style.figure(height=style.fitting(2.3, 1.9) * len(weightings) + style.fitting(0.7, 1.2))
         axes = figure.subplots(len(weightings), 2, squeeze=False, sharex=True, sharey=True)
         for kind, line in zip(weightings, axes, strict=True):
             for (column, name), axis in zip(CLASSES.items(), line, strict=True):
                 _panel(axis, _of(rows, column, kind), column)
                 for band in rows_of(bands):
                     _band(axis, band)
-                axis.set_title(f"{name} completions kept" + (f"\n{titles[kind]}" if len(weightings) > 1 else ""))
+                axis.set_title(f"{name}{completions}" + (f"\n{titles[kind]}" if len(weightings) > 1 else ""))
                 if kind == weightings[-1]:
-                    axis.set_xlabel(f"{name} completions kept (%)")
+                    axis.set_xlabel(f"{name}{completions} (%)")
             line[0].set_ylabel("win rate (%)")
         one_model = rows["name"].nunique() == 1
         losses = sorted(rows["loss"].unique(), key=style.loss_order)
@@ -91,7 +92,7 @@ def draw(evidence: Evidence) -> Drawing:
             )
             for band in rows_of(bands)
         ]  # fmt: skip
-        figure.legend(handles=handles, loc="outside upper left", ncols=2 if not one_model else 3)
+        style.legend(figure, handles)
     models = " and ".join(f"{name} ({origin})" for (origin, name), _ in grouped(rows, ["origin", "name"]))
     lines = (
         "Horizontal lines with bands: DPO of the same model on all data, with its interval."

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 from analysis.evidence import Evidence
 from analysis.registry import Drawing, NoDataError, PaperEntry
+
+if TYPE_CHECKING:
+    from analysis.halo.study import Study
 
 
 def draw(evidence: Evidence) -> Drawing:
@@ -13,13 +19,19 @@ def draw(evidence: Evidence) -> Drawing:
         raise NoDataError("the report of the losses has their value functions: kto-bench-report halo")
     # brings torch, which no other figure needs
     from analysis.halo import figures
+
+    drawing = figures.together(_measured(tuple(wanted)), named=True)
+    return Drawing(drawing.figure, f"{drawing.caption} Computed, not measured: no n, no judge and no interval.")
+
+
+@cache
+def _measured(losses: tuple[str, ...]) -> list[Study]:
+    """Of the suite's losses, once for all widths of the figure."""
     from analysis.halo.catalogue import subjects
     from analysis.halo.study import studies
     from kto_bench.__main__ import CONFIG_FOLDER
 
-    found = studies(subjects([CONFIG_FOLDER / "loss"], wanted), lambda message: None)
-    drawing = figures.together(found, named=True)
-    return Drawing(drawing.figure, f"{drawing.caption} Computed, not measured: no n, no judge and no interval.")
+    return studies(subjects([CONFIG_FOLDER / "loss"], list(losses)), lambda message: None)
 
 
 PAPER_FIGURE = PaperEntry(order=10, title="Implied value functions", make=draw)

@@ -32,8 +32,7 @@ def draw(evidence: Evidence) -> Drawing:
 
     with style.settings():
         figure = by_scale.grid(by_scale.groups(rows), len(starts), panel, 1.75)
-        legend = by_scale.handles(rows, starts)
-        figure.legend(handles=legend, loc="outside upper left", ncols=min(len(legend), 5))
+        style.legend(figure, by_scale.handles(rows, starts))
     widest = (
         " Of published means the spread is unknown: their bars are the widest that lengths between 0 and the token "
         "limit allow, not Wilson's."

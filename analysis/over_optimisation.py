@@ -22,7 +22,6 @@ SCORES: dict[str, tuple[str, Any, str]] = {
 }
 HEIGHT = 2.4
 """Inches per row of panels."""
-COLUMNS = 3
 
 
 def curves(sweep: Sweep) -> dict[str, pd.DataFrame]:
@@ -43,11 +42,11 @@ def draw(sweep: Sweep) -> Drawing:
     tables = curves(sweep)
     keys = [key for key, _ in cells(tables["utility"])]
     settings = len({(setting, start) for setting, start, _ in keys}) > 1
-    columns = min(COLUMNS, len({method for _, _, method in keys}))
+    columns = min(style.fitting(3, 2), len({method for _, _, method in keys}))
     lines = -(-len(keys) // columns)
     furthest = 1.05 * max(float(table["kl"].max()) for table in tables.values()) or 1.0
     with style.settings():
-        figure = style.figure(height=HEIGHT * lines + 0.4)
+        figure = style.figure(height=style.fitting(HEIGHT, 1.9) * lines + 0.4)
         axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
         for axis, key in zip(axes.ravel(), keys, strict=False):
             setting, start, method = key
@@ -58,21 +57,21 @@ def draw(sweep: Sweep) -> Drawing:
             axis.set_title("\n".join(heading))
             axis.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
             axis.set_xlim(0, furthest)
-            axis.set_xticks([tick for tick in MaxNLocator(5).tick_values(0, furthest) if tick <= furthest])
+            axis.set_xticks(
+                [tick for tick in MaxNLocator(style.fitting(5, 3)).tick_values(0, furthest) if tick <= furthest]
+            )
             axis.tick_params(labelbottom=True)
         for axis in axes.ravel()[len(keys) :]:
             axis.set_visible(False)
         for axis in axes[:, 0]:
             axis.set_ylabel("utility")
-        figure.supxlabel("KL from the start (nats; square-root axis)", fontsize="medium")
-        figure.legend(
-            handles=[
-                Line2D([], [], color="#333333", linestyle=SCORES[name][1], marker=SCORES[name][2], markersize=3.2,
-                       label=f"{SCORES[name][0]} utility")
-                for name in tables
-            ],
-            loc="outside upper center", ncols=2,
-        )  # fmt: skip
+        figure.supxlabel("KL from the start (nats; square-root axis)", fontsize=style.font_size())
+        handles = [
+            Line2D([], [], color="#333333", linestyle=SCORES[name][1], marker=SCORES[name][2], markersize=3.2,
+                   label=f"{SCORES[name][0]} utility")
+            for name in tables
+        ]  # fmt: skip
+        style.legend(figure, handles)
     first = tables["utility"]
     caption = (
         "Over-optimisation: utility of the policy at steps of its alignment against how far it has moved from its "

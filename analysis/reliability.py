@@ -16,8 +16,8 @@ from analysis.registry import Drawing, Entry, NoDataError
 from kto_bench.results import Sweep
 
 SCALES = {"own": "the loss's own scale", "fitted": "fitted scale"}
-HEIGHT = 2.6
-"""Inches per row."""
+HEIGHT, COLUMN_HEIGHT = 2.6, 2.0
+"""Inches per row, on a page and in a column."""
 
 
 def curves(sweep: Sweep) -> pd.DataFrame:
@@ -45,8 +45,9 @@ def draw(sweep: Sweep) -> Drawing:
     table = curves(sweep)
     panels = list(table.groupby(["setting", "pair"]))
     shown = [scale for scale in SCALES if scale in set(table["scale"])]
+    confidence = style.fitting("confidence of the implied reward", "confidence")
     with style.settings():
-        figure = style.figure(height=HEIGHT * len(panels) + 0.5)
+        figure = style.figure(height=style.fitting(HEIGHT, COLUMN_HEIGHT) * len(panels) + 0.5)
         axes = figure.subplots(len(panels), len(shown), squeeze=False, sharey="row")
         for line, ((setting, pair), rows) in zip(axes, panels, strict=True):
             for axis, scale in zip(line, shown, strict=True):
@@ -56,10 +57,10 @@ def draw(sweep: Sweep) -> Drawing:
                         part["probability"], part["rate"], color=style.colour(method),
                         linestyle=style.line(start), marker=style.marker(start), markersize=3.2, linewidth=1.1,
                     )  # fmt: skip
-                axis.set_title(f"{setting}\n{SCALES[scale]}".strip())
-                axis.set_xlabel("confidence of the implied reward" if pair else "P(desirable)")
+                axis.set_title(f"{style.short(setting)}\n{SCALES[scale]}".strip())
+                axis.set_xlabel(confidence if pair else "P(desirable)")
             line[0].set_ylabel("share right" if pair else "share desirable")
-        figure.legend(handles=_legend(table), loc="outside upper center", ncols=4)
+        style.legend(figure, _legend(table))
     caption = (
         "Reliability of the implied reward on held-out feedback, by loss (colour) and start (marker and line). Pairs: "
         "how often the side that it prefers is the labelled one, against max(p, 1 − p), p = σ(difference of rewards). "
@@ -75,10 +76,10 @@ def draw(sweep: Sweep) -> Drawing:
 def _legend(table: pd.DataFrame) -> list[Line2D]:
     methods = sorted(table["method"].unique(), key=style.loss_order)
     starts = sorted(table["start"].unique(), key=style.start_order)
-    return [Line2D([], [], color=style.colour(one), label=style.loss_name(one)) for one in methods] + [
+    return [Line2D([], [], color=style.colour(one), label=style.short(style.loss_name(one))) for one in methods] + [
         Line2D(
             [], [], color="#333333", linestyle=style.line(one), marker=style.marker(one), markersize=3.2,
-            label=f"from {style.start_name(one)}",
+            label=style.short(f"from {style.start_name(one)}"),
         )
         for one in starts
     ]  # fmt: skip

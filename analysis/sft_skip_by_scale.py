@@ -9,8 +9,8 @@ from analysis import by_scale, style
 from analysis.by_scale import Group
 from analysis.estimates import differences, rows_of
 from analysis.evidence import OWN, PUBLISHED, Evidence, grouped, source_note
-from analysis.proportions import two_proportions
 from analysis.registry import Drawing, NoDataError, PaperEntry
+from analysis.statistics import two_proportions
 
 SAME = ["origin", "model", "name", "feedback", "loss", "variant", "one_completion_per_prompt"]
 
@@ -38,6 +38,7 @@ def costs(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
         if gaps.empty:  # no seed and prompt in common
             continue
         row |= {key: gaps[key].iloc[0] for key in ("value", "low", "high", "seeds")} | {"n": gaps["prompts"].iloc[0]}
+        row |= {"interval": "paired"}
     return pd.DataFrame(found, columns=list(rows.columns))
 
 
@@ -56,13 +57,12 @@ def draw(evidence: Evidence) -> Drawing:
 
     with style.settings():
         figure = by_scale.grid(by_scale.groups(rows), 1, panel, 2.3)
-        legend = by_scale.handles(rows)
-        figure.legend(handles=legend, loc="outside upper left", ncols=min(len(legend), 5))
+        style.legend(figure, by_scale.handles(rows))
     kinds = []
     if (rows["origin"] == PUBLISHED).any():
         kinds.append("published differences as of independent runs (Newcombe)")
     if (rows["origin"] == OWN).any():
-        kinds.append("own ones paired by seed and prompt (bootstrap)")
+        kinds.append("own ones paired by seed and prompt")
     caption = (
         "Win rate of each loss on the base model minus that of the same loss after SFT, in points: below 0, skipping "
         f"SFT costs wins. Bars: 95% intervals; {' and '.join(kinds)}. {source_note(rows)}"

@@ -44,7 +44,9 @@ def draw(evidence: Evidence) -> Drawing:
     shown = shown[shown["task"].isin(HEADLINE)]
     panels = []
     for (name, task), part in grouped(shown.assign(panel=panel_names(shown)), ["panel", "task"]):
-        label = "win rate (%)" if task == "win_rate" else "length-controlled win rate (%)"
+        label = (
+            "win rate (%)" if task == "win_rate" else style.fitting("length-controlled win rate (%)", "LC win rate (%)")
+        )
         panels.append(dots.Panel(str(name), part, label))
     with style.settings():
         figure = dots.draw(panels)

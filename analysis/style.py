@@ -245,8 +245,10 @@ def save(drawing: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     Where a label does not fit, the files are larger than the figure rather than the label clipped.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    drawing.draw_without_rendering()
-    drawing.set_layout_engine("none")  # the layout is settled: computing it again for each file takes most of the time
+    engine = drawing.get_layout_engine()
+    if engine is not None:
+        engine.execute(drawing)
+        drawing.set_layout_engine(None)  # settled: with an engine, each file would cost two drawings more
     whole = Bbox.from_bounds(0, 0, *drawing.get_size_inches())
     labels = drawing.get_tightbbox().padded(0.02)
     box = whole if _within(labels, whole) else Bbox.union([whole, labels])

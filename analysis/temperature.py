@@ -6,7 +6,7 @@ from matplotlib.lines import Line2D
 
 from analysis import paper_scores, style
 from analysis.by_scale import link, look, origin_handles, series
-from analysis.evidence import Evidence, method_name
+from analysis.evidence import Evidence, short_method_name
 from analysis.paper_scores import score_note
 from analysis.registry import Drawing, NoDataError, PaperEntry
 
@@ -34,13 +34,13 @@ def draw(evidence: Evidence) -> Drawing:
             axis.plot(x, ordered["value"], color=colour, linestyle=link(one, origin), linewidth=1.0)
             axis.vlines(x, ordered["low"], ordered["high"], color=colour, linewidth=1.1)
             axis.plot(x, ordered["value"], **look(loss, ordered["start"].iloc[0], origin))
-            names[method_name(loss, one)] = (colour, link(one, origin))
+            names[short_method_name(loss, one)] = (colour, link(one, origin))
         axis.set_xlabel("temperature")
         axis.set_ylabel("win rate (%)")
         axis.set_ylim(bottom=0)
         axis.set_xticks(sorted(rows["temperature"].unique()))
         handles = [Line2D([], [], color=c, linestyle=line, label=name) for name, (c, line) in names.items()]
-        figure.legend(handles=handles + origin_handles(rows), loc="outside upper left", ncols=3)
+        style.legend(figure, handles + origin_handles(rows))
     caption = f"Win rate on AlpacaEval 2 by the temperature that answers were sampled with. {score_note(rows)}"
     return Drawing(figure, caption)
 

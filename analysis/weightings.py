@@ -35,7 +35,7 @@ def draw(evidence: Evidence) -> Drawing:
     together = pd.concat([part for _, part in maps])
     low, high = 100 * together["value"].min(), 100 * together["value"].max()
     with style.settings():
-        figure = style.figure(height=2.9 * lines + 0.2)
+        figure = style.figure(height=style.fitting(2.9, 2.6) * lines + 0.2)
         axes = figure.subplots(lines, columns, squeeze=False).ravel()
         for axis, (key, part) in zip(axes, maps, strict=False):
             image = _map(axis, part, low, high)

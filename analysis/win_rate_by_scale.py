@@ -25,8 +25,7 @@ def draw(evidence: Evidence) -> Drawing:
 
     with style.settings():
         figure = by_scale.grid(found, len(starts), panel, 1.75)
-        legend = by_scale.handles(rows, starts)
-        figure.legend(handles=legend, loc="outside upper left", ncols=min(len(legend), 5))
+        style.legend(figure, by_scale.handles(rows, starts))
     caption = (
         "Win rate against the completions of the data by size of model (number of parameters), from the base model and "
         f"after SFT; none is the start itself. Dashed: as good as the data's. {source_note(rows)}"

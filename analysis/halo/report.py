@@ -27,6 +27,8 @@ def build(
     ``named``: the user chose these losses, so all of them go on the figure with one axis.
     """
     found = studies(chosen, progress)
+    for study in found:
+        _ = study.verdict  # a loss that cannot be evaluated is refused before anything is written
     out.mkdir(parents=True, exist_ok=True)
     folder = out / "figures"
     drawn = [

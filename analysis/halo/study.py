@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from analysis.halo.catalogue import Subject
 from analysis.halo.probe import DISLIKED, Probe
@@ -21,7 +23,15 @@ class Study:
     subject: Subject
     curves: dict[str, Curve]
     shapes: dict[str, Shape]
-    verdict: Verdict
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Whether it is a human-aware loss; found when first asked for, since figures do without.
+
+        Raises ConfigError as ``studies`` does.
+        """
+        with _named(self.subject):
+            return verdict(self.subject.loss)
 
     @property
     def liked(self) -> str:
@@ -53,14 +63,19 @@ def studies(subjects: Sequence[Subject], progress: Progress) -> list[Study]:
 
 def _study(subject: Subject, progress: Progress) -> Study:
     progress(f"loss: {subject.name}")
-    try:
+    with _named(subject):
         functions = value_functions(Probe.of(subject.loss))
         return Study(
             subject,
             {function.role: curve(function) for function in functions},
             {function.role: describe(function) for function in functions},
-            verdict(subject.loss),
         )
+
+
+@contextmanager
+def _named(subject: Subject) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # a user's loss may raise anything, and the user should learn which one did
         raise ConfigError(
             f"{subject.file}: {type(subject.loss).__name__} cannot be evaluated on made-up completions: "

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from analysis import style
 from analysis.laboratory.arms import Arm, Arms, Measure
 
-HEIGHT = 2.5
+HEIGHT, COLUMN_HEIGHT = 2.5, 2.1
+"""Inches per row, on a page and in a column."""
 OFFSET = 0.07
 """Of the distance between two points: neighbouring lines' intervals do not cover each other."""
 
@@ -55,21 +56,29 @@ class Panel:
 
 
 def draw(panels: Sequence[Panel], lines: Sequence[Line], columns: int = 3) -> Figure:
-    """The panels side by side, equally spaced values on the axis, and one legend."""
-    columns = min(columns, len(panels))
+    """Panels side by side, ``columns`` of them on a page, equally spaced values on the axis, and one legend."""
+    columns = min(style.fitting(columns, 1), len(panels))
     rows = -(-len(panels) // columns)
     with style.settings():
-        figure = style.figure(height=HEIGHT * rows + 0.45)
+        figure = style.figure(height=style.fitting(HEIGHT, COLUMN_HEIGHT) * rows + 0.45)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, panel in zip(axes, panels, strict=False):
             _panel(axis, panel, lines if panel.lines is None else panel.lines)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
         handles = [
-            Line2D([], [], color=one.colour, marker=one.marker, linestyle=one.dashes, markersize=4, label=one.name)
+            Line2D(
+                [],
+                [],
+                color=one.colour,
+                marker=one.marker,
+                linestyle=one.dashes,
+                markersize=4,
+                label=style.short(one.name),
+            )
             for one in lines
         ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(len(lines), 4))
+        style.legend(figure, handles)
     return figure
 
 

@@ -22,7 +22,15 @@ from analysis.statistics.power import (
     power_of,
     variance_components,
 )
-from analysis.statistics.proportions import fisher_exact, two_proportions, wilson
+from analysis.statistics.proportions import (
+    critical_normal,
+    fisher_exact,
+    largest_error,
+    one_proportion,
+    two_bounded_means,
+    two_proportions,
+    wilson,
+)
 from analysis.statistics.runs import (
     improvement_interval,
     interquartile_mean,
@@ -46,6 +54,7 @@ __all__ = [
     "best_of_trials",
     "bounded_interval",
     "bradley_terry",
+    "critical_normal",
     "critical_width",
     "crossed",
     "estimate",
@@ -56,6 +65,7 @@ __all__ = [
     "interquartile_mean",
     "interquartile_mean_estimate",
     "interquartile_mean_interval",
+    "largest_error",
     "length_controlled_win_rate",
     "mcnemar",
     "mean_difference",
@@ -63,11 +73,13 @@ __all__ = [
     "minimum_detectable_rate_difference",
     "needed_prompts",
     "needed_seeds",
+    "one_proportion",
     "paired_difference",
     "performance_profile",
     "permutation_test",
     "power_of",
     "probability_of_improvement",
+    "two_bounded_means",
     "two_proportions",
     "variance_components",
     "wilson",

@@ -1,4 +1,8 @@
-"""Win rates as counts: Wilson's interval, and two independent rates, as papers publish them."""
+"""Win rates as counts, and means of which no spread is known, as papers publish them.
+
+Everything here captures which prompts (or documents) were drawn, for fixed checkpoints; not the training seed, and not
+that two runs may have answered the same prompts: published numbers do not tell which.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +49,6 @@ def critical_normal(confidence: float) -> float:
 def two_proportions(first: float, n_first: int, second: float, n_second: int, confidence: float = 0.95) -> Difference:
     """Difference of two independent proportions ``first / n_first - second / n_second``.
 
-    Captures which prompts were drawn, for two fixed checkpoints; not the training seed, and not that both may have
-    answered the same prompts: published counts do not tell which.
-
     Interval: Newcombe's hybrid of two Wilson intervals (1998, Statistics in Medicine 17:873, method 10). p-value:
     two-sided z-test with the pooled proportion; 1 where all, or none, won. The interval does not invert the test: near
     the threshold one may exclude 0 where the other does not.
@@ -62,10 +63,47 @@ def two_proportions(first: float, n_first: int, second: float, n_second: int, co
         gap,
         float(gap - np.hypot(rate - low, other_high - other)),
         float(gap + np.hypot(high - rate, other - other_low)),
-        float(2 * special.ndtr(-abs(gap) / error)) if error > 0 else 1.0,
+        _two_sided(gap, error),
         1,
         min(n_first, n_second),
     )
+
+
+def one_proportion(wins: float, n: int, expected: float = 0.5, confidence: float = 0.95) -> Difference:
+    """A proportion ``wins / n`` minus a known value. Wilson's interval; the p-value is of the score test, which it
+    inverts."""
+    low, high = wilson(wins, n, confidence)
+    gap = wins / n - expected
+    p_value = _two_sided(gap, (expected * (1 - expected) / n) ** 0.5)
+    return Difference(gap, low - expected, high - expected, p_value, 1, n)
+
+
+def largest_error(mean: float, n: int, highest: float) -> float:
+    """The largest standard error that a mean of ``n`` values between 0 and ``highest`` can have.
+
+    The variance of values in [0, M] with mean m is at most m (M - m) (Bhatia & Davis 2000, American Mathematical
+    Monthly 107:353), taken when all values are 0 or M. For means whose spread was not published.
+    """
+    if not 0 <= mean <= highest:
+        raise ValueError(f"largest_error needs 0 <= mean <= highest, got mean={mean}, highest={highest}")
+    return float((mean * (highest - mean) / n) ** 0.5)
+
+
+def two_bounded_means(
+    first: float, n_first: int, second: float, n_second: int, highest: float, confidence: float = 0.95
+) -> Difference:
+    """Difference of two independent means of values in [0, ``highest``], in their unit, whose spread is unknown.
+
+    Normal interval and two-sided z-test with the largest standard errors possible, so both are conservative.
+    """
+    error = float(np.hypot(largest_error(first, n_first, highest), largest_error(second, n_second, highest)))
+    gap, z = first - second, critical_normal(confidence)
+    return Difference(gap, gap - z * error, gap + z * error, _two_sided(gap, error), 1, min(n_first, n_second))
+
+
+def _two_sided(gap: float, error: float) -> float:
+    """p-value of a z-test; 1 where there is no error, since then there is no difference either."""
+    return float(2 * special.ndtr(-abs(gap) / error)) if error > 0 else 1.0
 
 
 def fisher_exact(first: int, n_first: int, second: int, n_second: int) -> float:

@@ -12,7 +12,7 @@
     if (parts) {
       return { number: parts.reduce((sum, part) => sum + parseFloat(part) * UNITS[part.split(" ")[1]], 0) };
     }
-    const number = plain.match(/^(<)?([+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)(?: ?%| ?\[.*\])?$/i);
+    const number = plain.match(/^(<)?([+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)[?\u2020]?(?: ?%| ?\[.*\])?(?: points| tokens| of \d+)?$/i);
     if (number) {
       return { number: parseFloat(number[2].replace(/,/g, "")) - (number[1] ? 1e-9 : 0) };
     }

@@ -8,6 +8,19 @@ from typing import Any
 from synthetic import write_run
 
 PROMPTS = 24
+FROM_OWN = {
+    "win_rate_by_scale": "kto_scale-own",
+    "sft_skip_by_scale": "kto_scale-own",
+    "length_by_scale": "kto_scale-own",
+    "imbalance": "kto_imbalance-own",
+    "one_completion": "one_completion-own",
+    "ultrafeedback": "ultrafeedback-own",
+    "simpo_scores": "simpo_table-own",
+    "weightings": "weightings-own",
+}
+"""Which of these sweeps a figure of a paper is drawn from."""
+OF_STUDIES = {name: "kto_paper" for name in FROM_OWN if name != "weightings"} | {"simpo_scores": "simpo_paper"}
+"""The published study that has the same figure."""
 SIZES = {"sandbox_tiny": 50_000, "sandbox_small": 150_000, "sandbox_medium": 600_000}
 
 
@@ -115,3 +128,9 @@ def grids(results: Path, name: str = "simpo_table-own") -> None:
     for loss, betas in (("dpo", (0.01, 0.1)), ("kto", (0.01, 0.1)), ("simpo", (2.0, 2.5, 10.0)), ("none", (0.0,))):
         for index, beta in enumerate(betas):
             write(results / name, loss, "sft", 0, f"b{index}", 0.3 + 0.1 * index, settings={"beta": beta})
+
+
+def write_all(results: Path) -> None:
+    """All sweeps of FROM_OWN, and one about skipping SFT."""
+    for make in (scale, sft_skip, imbalance, one_completion, ablations, weightings, grids):
+        make(results)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from places import ROOT
 from scipy import stats
 
-from analysis import proportions
+from analysis import statistics
 from analysis.claims import CONTRADICTED, HOLDS, NO_DIFFERENCE, UNTOLD, Runs, Test, claims, contrast, make
 from analysis.evidence import Evidence
 from analysis.registry import NoDataError
@@ -156,7 +156,7 @@ def test_another_study_has_no_claims():
 
 def test_newcombes_interval_is_his_own_example():
     """Newcombe (1998), Table II, case (a), method 10: 56/70 - 48/80."""
-    found = proportions.two_proportions(56, 70, 48, 80)
+    found = statistics.two_proportions(56, 70, 48, 80)
     assert (round(found.low, 4), round(found.high, 4)) == (0.0524, 0.3339)
 
 
@@ -165,8 +165,8 @@ counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.j
 
 @given(counts, counts)
 def test_two_proportions_are_scipys_and_antisymmetric(first, second):
-    found = proportions.two_proportions(*first, *second)
-    back = proportions.two_proportions(*second, *first)
+    found = statistics.two_proportions(*first, *second)
+    back = statistics.two_proportions(*second, *first)
     assert found.low <= found.value <= found.high
     assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low))
     assert found.low >= -1
@@ -181,10 +181,10 @@ def test_two_proportions_are_scipys_and_antisymmetric(first, second):
 @given(st.lists(st.floats(0, 50), min_size=2, max_size=30))
 def test_no_mean_has_a_larger_error_than_the_largest(values):
     error = np.std(values) / math.sqrt(len(values))
-    assert error <= proportions.largest_error(float(np.mean(values)), len(values), 50.0 + 1e-9) + 1e-6
+    assert error <= statistics.largest_error(float(np.mean(values)), len(values), 50.0 + 1e-9) + 1e-6
 
 
 def test_one_proportion_inverts_its_test():
-    found = proportions.one_proportion(300, 512)
-    at_limit = proportions.one_proportion(300, 512, expected=0.5 + found.low)
+    found = statistics.one_proportion(300, 512)
+    at_limit = statistics.one_proportion(300, 512, expected=0.5 + found.low)
     assert at_limit.p_value == pytest.approx(0.05)
