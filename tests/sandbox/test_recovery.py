@@ -9,7 +9,8 @@ from kto_bench.component import ConfigError
 from kto_bench.feedback.annotated import from_choices, from_thumbs
 from kto_bench.sandbox.annotators import SimulatedAnnotator
 from kto_bench.sandbox.feedback import SandboxFeedback, comparisons
-from kto_bench.sandbox.recovery import Answers, main, probabilities, recover
+from kto_bench.sandbox.likelihood import Answers, probabilities, with_slopes
+from kto_bench.sandbox.recovery import main, recover
 
 CASES = 200
 THUMBS = ("temperature", "loss_aversion", "status_quo", "length_bias", "flattery_bias")
