@@ -32,7 +32,7 @@ class Annotator(Component):
     name: str
 
     def answers(self, question: str) -> bool:
-        """Whether it can be asked to ``approve``, ``choose`` or ``rate``, as it is."""
+        """Whether it defines ``question``, which is "approve", "choose" or "rate"."""
         return getattr(type(self), question) is not getattr(Annotator, question)
 
     def check(self) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from kto_bench.component import ConfigError, build
 from kto_bench.feedback.annotated import from_choices, from_ratings, from_thumbs
-from kto_bench.feedback.annotator import Annotator, Candidates
+from kto_bench.feedback.annotator import Annotator, Candidates, FittedAnnotator
 from kto_bench.feedback.scores import ScoreRule
 from kto_bench.feedback.types import Demonstration, Feedback, FeedbackKind, FeedbackSource, Messages
 from kto_bench.sandbox.annotators import SimulatedAnnotator
@@ -73,8 +73,10 @@ class SandboxFeedback(FeedbackSource):
     def check(self) -> None:
         """Refuse an annotator that cannot answer, or not yet."""
         question = "rate" if self.scores else {"paired": "choose", "binary": "approve"}[self.kind_of_feedback]
-        if not self.annotator.answers(question):
-            asked = f"feedback.scores={self.scores.model_dump()}" if self.scores else f"{self.kind_of_feedback} feedback"
+        if isinstance(self.annotator, FittedAnnotator) or not self.annotator.answers(question):
+            asked = (
+                f"feedback.scores={self.scores.model_dump()}" if self.scores else f"{self.kind_of_feedback} feedback"
+            )
             raise ConfigError(
                 f"feedback.annotator: {self.annotator.name!r} cannot {question} completions before anything is trained, "
                 f"as {asked} of {self.name!r} asks; choose an annotator of the sandbox, such as "
