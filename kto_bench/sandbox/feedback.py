@@ -78,8 +78,8 @@ class SandboxFeedback(FeedbackSource):
                 f"feedback.scores={self.scores.model_dump()}" if self.scores else f"{self.kind_of_feedback} feedback"
             )
             raise ConfigError(
-                f"feedback.annotator: {self.annotator.name!r} cannot {question} completions before anything is trained, "
-                f"as {asked} of {self.name!r} asks; choose an annotator of the sandbox, such as "
+                f"feedback.annotator: {self.annotator.name!r} cannot {question} completions before anything is "
+                f"trained, as {asked} of {self.name!r} asks; choose an annotator of the sandbox, such as "
                 "annotator@feedback.annotator=median_human"
             )
         self.annotator.check()
