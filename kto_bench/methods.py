@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from kto_bench.training.config import RESOURCES
+
 if TYPE_CHECKING:
     from kto_bench.results import Record
 
