@@ -84,7 +84,7 @@ def recover(
         jac=lambda at: model.evaluate(at).slope,
         hess=lambda at: model.evaluate(at).information,
         method="trust-exact",
-        options={"gtol": 1e-7, "maxiter": 100},
+        options={"gtol": 1e-7, "maxiter": 200, "initial_trust_radius": 0.3, "max_trust_radius": 0.5},
     )
     point = model.evaluate(found.x)
     scale = np.sqrt(np.clip(np.diag(point.information), 1e-12, None))

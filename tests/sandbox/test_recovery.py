@@ -35,7 +35,7 @@ def held(ask, free, prompts, cases):
 
 
 @pytest.mark.parametrize(
-    ("ask", "free", "prompts", "cases"), [(thumbs, THUMBS, 800, 200), (choices, CHOICES, 400, 100)]
+    ("ask", "free", "prompts", "cases"), [(thumbs, THUMBS, 800, 200), (choices, CHOICES, 800, 100)]
 )
 def test_95_percent_of_the_intervals_hold_the_truth(ask, free, prompts, cases):
     """How many hold is binomial: 99.9% of the studies of an exact method lie within the bounds, for each parameter."""
