@@ -285,7 +285,8 @@ def _check(config: Config) -> None:
                 f"train.completions_per_step: {train.completions_per_step} is too small: the reference point of "
                 f"{config.loss_name} is estimated from at least 2 completions of different prompts"
             )
-        config.feedback.check(train, loss)
+        config.feedback.check_alignment(train, loss)
+    config.feedback.given.check()
     _check_role(config)
     prompts = config.evaluation.prompts
     if prompts is not None and prompts.uses_heldout and not config.feedback.holds_out:

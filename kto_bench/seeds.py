@@ -12,7 +12,8 @@ of an axis or a stream to a sweep changes no other. Nothing else in a run is ran
 |                              | of feedback on policy, which prompts are asked when                             |
 | ``seeds.sampling``           | "generate", by prompt: the completions that are sampled; "benchmark"; of        |
 |                              | feedback on policy "sample", by place in the stream of prompts, and "annotate", |
-|                              | by round: the annotator's luck                                                  |
+|                              | by round: the annotator's luck, of which "order" is which completion a judge    |
+|                              | that annotates sees first                                                       |
 | ``feedback.keep_seed``       | "subsample": which part of the feedback is kept, where not all of it is         |
 |                              | "label noise": which labels are turned round, where any are                     |
 | ``feedback.seed`` (mixture)  | "mixture": which rows of a part are left out, where not all are taken           |
@@ -23,6 +24,7 @@ of an axis or a stream to a sweep changes no other. Nothing else in a run is ran
 | ``evaluation.prompts.seed``  | (sandbox) "evaluation prompts"                                                  |
 | ``evaluation.judge.seed``    | (local model) "judge", by question: what it says at a temperature above 0       |
 | fixed                        | "alpaca eval", "mt bench", "arena hard": the resamples behind an interval       |
+|                              | "implied reward": which rows are asked for the reward that a policy implies     |
 |                              | "agreement": the comparisons by which annotators of the sandbox are calibrated  |
 | ``tune.seed``                | "tuning", by loss, parameter and trial: the settings that are tried             |
 

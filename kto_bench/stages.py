@@ -21,12 +21,12 @@ from kto_bench.evaluation_stages import EvaluationStages, step_folder
 from kto_bench.evaluation_texts import evaluation_texts
 from kto_bench.feedback.preparation import prepare
 from kto_bench.feedback.subsampling import IDS, trained_kind, trained_part, write_ids
-from kto_bench.feedback.token_lists import Tokens, as_lists
+from kto_bench.feedback.token_lists import as_lists
 from kto_bench.feedback.types import Feedback, FeedbackKind, read_rows, write_rows
 from kto_bench.implied_reward_stages import ImpliedRewardStages
 from kto_bench.losses import Loss
 from kto_bench.losses.sft import SFT
-from kto_bench.models import DIGESTS, load_policy, load_tokenizer, pad_id_of, parameters_of
+from kto_bench.models import DIGESTS, parameters_of
 from kto_bench.round_stages import RoundStages
 from kto_bench.screen import Advance
 from kto_bench.store import Stage
@@ -170,9 +170,11 @@ class Stages:
         settings = {**train.token_limits, "precision": train.precision, **at_step}
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            from kto_bench.training.reference import score_reference
+
             data = tokenised(inputs, train)
             prompts = as_lists(data.prompts).take(data.prompt_of)
-            self._save_reference(folder, _at(inputs["policy"], step), prompts, data.completions, advance)
+            score_reference(folder, _at(inputs["policy"], step), train, prompts, data.completions, advance)
 
         inputs = {"policy": policy, "tokens": tokens}
         return self.describe(
@@ -200,13 +202,15 @@ class Stages:
         }
 
         def build(folder: Path, inputs: Folders, advance: Advance) -> None:
+            from kto_bench.training.reference import score_reference
+
             data = tokenised(inputs, train, mismatched=True)
             costs = Costs.of(data, None, parameters_of(inputs["policy"]))
             steps = steps_of(data, "binary", train, costs, seed, mismatched=True, span=span)
             pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *(step.mismatched for step in steps)])
             prompts = as_lists(data.prompts).take(pairs[:, 0])
             completions = as_lists(data.completions).take(pairs[:, 1])
-            self._save_reference(folder, _at(inputs["policy"], step), prompts, completions, advance)
+            score_reference(folder, _at(inputs["policy"], step), train, prompts, completions, advance)
 
         inputs = {"policy": policy, "tokens": tokens}
         by_workers = self._by_workers(attribute, train, build)
@@ -383,27 +387,6 @@ class Stages:
             run_workers(job, lambda kind, value: hear[kind](value), self._watch.preemption)
 
         return shared
-
-    def _save_reference(
-        self, folder: Path, policy: Path, prompts: Sequence[Tokens], completions: Sequence[Tokens], advance: Advance
-    ) -> None:
-        from kto_bench.training.logprobs import Scorer
-        from kto_bench.training.processes import Processes
-        from kto_bench.training.reference import save_reference
-
-        train, processes, model = self._config.train, Processes(), load_policy(policy)
-        if train.sharding == "none":
-            model.to(processes.device)
-        scorer = Scorer(
-            model,
-            pad_id_of(load_tokenizer(policy)),
-            precision=train.precision,
-            padding_free=train.padding_free,
-            max_logits=train.max_logits,
-            device=processes.device,
-        )
-        module, most = processes.wrap(scorer, train.sharding), train.max_tokens_per_microbatch
-        save_reference(folder, module, prompts, completions, advance, processes, max_tokens=most)
 
 
 def _is_a_loss(cls: type) -> bool:

@@ -31,6 +31,10 @@ class Annotator(Component):
 
     name: str
 
+    def answers(self, question: str) -> bool:
+        """Whether it defines ``question``, which is "approve", "choose" or "rate"."""
+        return getattr(type(self), question) is not getattr(Annotator, question)
+
     def check(self) -> None:
         """Raise ConfigError where annotating would fail for a reason that is known now, such as a missing key."""
 

@@ -146,7 +146,10 @@ class FeedbackSource(Component):
         """The source of the rows that are there before anything is trained: itself, unless it asks the policy."""
         return self
 
-    def check(self, train: TrainConfig, loss: Loss) -> None:
+    def check(self) -> None:
+        """Raise ConfigError where ``load`` would fail for a reason that is known now, such as an annotator's."""
+
+    def check_alignment(self, train: TrainConfig, loss: Loss) -> None:
         """Raise ConfigError where an alignment of ``loss`` with these settings cannot be done with this feedback."""
 
     def kind(self) -> FeedbackKind:

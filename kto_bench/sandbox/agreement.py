@@ -1,6 +1,6 @@
 """How much the answers of an annotator say about gold utility, and the temperature at which two say equally much.
 
-    python -m kto_bench.sandbox.agreement                                    every preset of conf/annotator
+    python -m kto_bench.sandbox.agreement                                    every simulated annotator of conf/annotator
     python -m kto_bench.sandbox.agreement length_biased --set length_bias=2  one, with other fields
     python -m kto_bench.sandbox.agreement median_human --at 0.75             the temperature that agrees so often
 
@@ -97,8 +97,16 @@ def preset(name: str, overrides: Sequence[str] = ()) -> Annotator:
 
 
 def presets() -> list[str]:
-    """The names of all presets."""
-    return sorted(path.stem for path in (CONF / "annotator").glob("*.yaml"))
+    """The names of the presets that this package makes; others (a judge, a reward model) read any text."""
+    files = {path.stem: OmegaConf.load(path) for path in sorted((CONF / "annotator").glob("*.yaml"))}
+
+    def ours(name: str) -> bool:
+        node = files[name]
+        target = node.get("_target_")
+        # A preset that states no class is another one with other settings, the first of its defaults.
+        return target.startswith(__package__) if target else ours(node.defaults[0])
+
+    return [name for name in files if ours(name)]
 
 
 def _choices(annotator: Annotator) -> float:

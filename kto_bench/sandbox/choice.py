@@ -22,3 +22,11 @@ ChoiceRule = Literal["logistic", "probit"]
 def probability(strength: Array, rule: ChoiceRule) -> Array:
     """F of each ``strength`` (a value, or a difference of values, in units of the temperature)."""
     return (1 + np.tanh(strength / 2)) / 2 if rule == "logistic" else ndtr(strength)
+
+
+def with_density(strength: Array, rule: ChoiceRule) -> tuple[Array, Array]:
+    """F and its derivative F' at each ``strength``."""
+    chance = probability(strength, rule)
+    if rule == "logistic":
+        return chance, chance * (1 - chance)
+    return chance, np.exp(-(strength**2) / 2) / (2 * np.pi) ** 0.5

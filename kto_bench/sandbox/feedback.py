@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
-from kto_bench.component import build
+from kto_bench.component import ConfigError, build
 from kto_bench.feedback.annotated import from_choices, from_ratings, from_thumbs
-from kto_bench.feedback.annotator import Annotator, Candidates
+from kto_bench.feedback.annotator import Annotator, Candidates, FittedAnnotator
 from kto_bench.feedback.scores import ScoreRule
 from kto_bench.feedback.types import Demonstration, Feedback, FeedbackKind, FeedbackSource, Messages
 from kto_bench.sandbox.annotators import SimulatedAnnotator
@@ -69,6 +69,20 @@ class SandboxFeedback(FeedbackSource):
     def kind(self) -> FeedbackKind:
         """``kind_of_feedback``."""
         return self.kind_of_feedback
+
+    def check(self) -> None:
+        """Refuse an annotator that cannot answer, or not yet."""
+        question = "rate" if self.scores else {"paired": "choose", "binary": "approve"}[self.kind_of_feedback]
+        if isinstance(self.annotator, FittedAnnotator) or not self.annotator.answers(question):
+            asked = (
+                f"feedback.scores={self.scores.model_dump()}" if self.scores else f"{self.kind_of_feedback} feedback"
+            )
+            raise ConfigError(
+                f"feedback.annotator: {self.annotator.name!r} cannot {question} completions before anything is "
+                f"trained, as {asked} of {self.name!r} asks; choose an annotator of the sandbox, such as "
+                "annotator@feedback.annotator=median_human"
+            )
+        self.annotator.check()
 
     def load(self) -> Feedback:
         """Draw prompts and completions from ``seed`` and have them labelled, in one sitting."""

@@ -3,19 +3,15 @@
     python -m kto_bench.sandbox.recovery feedback=sandbox_binary annotator@feedback.annotator=median_human
     python -m kto_bench.sandbox.recovery feedback.pairs=20000 --free loss_aversion temperature
 
-The probability of an answer is that of ``annotators.py`` with the noise integrated out, by Gauss-Hermite quadrature:
-
-    P(thumb up)        = E_e  [F(V(u + b . s + sigma e) / tau)]
-    P(first preferred) = E_ee'[F((V(u_1 + b . s_1 + sigma e) - V(u_2 + b . s_2 + sigma e')) / tau)]
-
-Gold utility and style are known, so this is a regression with a few parameters; completions that look alike to the
-annotator are counted together. Intervals are Wald's from the expected (Fisher) information; parameters that are
-positive are estimated, and their intervals built, on the log scale.
+Gold utility and style are known, so this is a regression with a few parameters, whose likelihood is that of
+likelihood.py; completions that look alike to the annotator are counted together. Intervals are Wald's from the expected
+(Fisher) information; parameters that are positive are estimated, and their intervals built, on the log scale.
 
 What can be told apart (docs/annotators.md says why):
 
 * ``noise`` and ``temperature`` hardly: both blur. One of them has to be known.
 * ``doubt`` and ``probability_weighting`` not: only the weighted doubt is seen. Doubt has to be known.
+* from choices hardly ``risk_aversion`` and the ``status_quo`` beside ``loss_aversion`` and ``temperature``.
 * from choices with ``prompt_average``, ``loss_aversion`` and ``temperature`` not: only (1 + lambda) / tau is seen, and
   the status quo is not used.
 * ``last_seen`` is refused, since one noise enters two neighbours and the likelihood is no product any more.
@@ -26,73 +22,30 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from hydra import compose, initialize_config_dir
-from numpy.polynomial.hermite_e import hermegauss
 from omegaconf import OmegaConf
 from scipy.optimize import minimize
 from scipy.stats import norm
 
 from kto_bench.component import ConfigError, build
-from kto_bench.feedback.types import Feedback, FeedbackSource
+from kto_bench.feedback.types import FeedbackSource
 from kto_bench.sandbox.agreement import CONF
 from kto_bench.sandbox.annotators import SimulatedAnnotator
-from kto_bench.sandbox.choice import probability
-from kto_bench.sandbox.perception import STYLE, Seen, impression
+from kto_bench.sandbox.likelihood import POSITIVE, Answers, with_slopes
+from kto_bench.sandbox.perception import STYLE
 from kto_bench.sandbox.value import Array
 
-POSITIVE = ("noise", "temperature", "loss_aversion", "risk_aversion", "risk_aversion_losses", "probability_weighting")
 ANY = ("status_quo", *(f"{feature}_bias" for feature in STYLE))
-FREE = ("temperature", "loss_aversion", "risk_aversion", "status_quo", *ANY[1:])
+FROM_CHOICES = ("temperature", "loss_aversion", *ANY[1:])
+FROM_THUMBS = (*FROM_CHOICES, "risk_aversion", "status_quo")
 """What is estimated unless something else is asked for."""
 
-_NODES, _WEIGHTS = hermegauss(15)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
-_STEP = 1e-4
 _NOT_IDENTIFIED = 1e10
 """Condition number of the information, in units of each parameter's own, from which nothing is told apart."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What an annotator answered, counted by what it looked at.
-
-    A group is one completion (thumbs: m = 1) or two (choices: m = 2) as the annotator sees them.
-    """
-
-    seen: Seen
-    """n groups of m completions, group by group."""
-    yes: Array
-    """(n,): thumbs up, or choices of the first."""
-    count: Array
-    """(n,): all answers."""
-
-    @property
-    def together(self) -> int:
-        """m."""
-        return len(self.seen) // len(self.count)
-
-    @classmethod
-    def of(cls, feedback: Feedback) -> Answers:
-        """The answers behind paired or binary feedback. Which of a pair was shown first is not known, and need not be:
-        the chosen one counts as the first."""
-        if feedback.kind == "demonstrations":
-            raise ConfigError("recovery: demonstrations are no answers; give paired or binary feedback")
-        groups: dict[tuple[Any, ...], list[int]] = {}
-        for row in feedback.rows:
-            asked = row.prompt[-1]["content"]
-            texts = (row.completion,) if feedback.kind == "binary" else (row.chosen, row.rejected)
-            key = tuple(impression(asked, text) for text in texts)
-            yes = bool(row.label) if feedback.kind == "binary" else True
-            if len(key) == 2 and (key[1], key[0]) in groups:
-                key, yes = (key[1], key[0]), False
-            counts = groups.setdefault(key, [0, 0])
-            counts[0] += yes
-            counts[1] += 1
-        yes_of, count_of = np.array(list(groups.values()), dtype=float).T
-        return cls(Seen.of([one for key in groups for one in key]), yes_of, count_of)
+_CLOSE = 0.01
+"""Standard errors: how near the most likely parameters have to be."""
 
 
 @dataclass(frozen=True)
@@ -115,37 +68,52 @@ class Recovered:
 
 
 def recover(
-    answers: Answers, known: SimulatedAnnotator, free: Sequence[str] = FREE, confidence: float = 0.95
+    answers: Answers, known: SimulatedAnnotator, free: Sequence[str] = (), confidence: float = 0.95
 ) -> Recovered:
     """Estimate the parameters ``free``; all others are those of ``known``, from which nothing else is taken.
 
-    Raises ConfigError for parameters that cannot be told apart from these answers.
+    No ``free``: those that ``known`` has among ``FROM_CHOICES`` or ``FROM_THUMBS``. Raises ConfigError for parameters
+    that cannot be told apart from these answers.
     """
+    free = tuple(free) or usual(answers, known)
     _check(answers, known, free)
-    model = _Model(answers, known, tuple(free))
-    start = np.array([_START[name] for name in free])
+    model, total = _Model(answers, known, free), float(answers.count.sum())
     found = minimize(
         lambda at: model.evaluate(at).loss,
-        start,
+        np.array([_START[name] for name in free]),
         jac=lambda at: model.evaluate(at).slope,
         hess=lambda at: model.evaluate(at).information,
         method="trust-exact",
-        options={"gtol": 1e-7, "maxiter": 200},
+        options={"gtol": 1e-7, "maxiter": 200, "initial_trust_radius": 0.3, "max_trust_radius": 0.5},
     )
-    information = model.evaluate(found.x).information * answers.count.sum()
-    scale = np.sqrt(np.clip(np.diag(information), 1e-12, None))
-    if np.linalg.cond(information / np.outer(scale, scale)) > _NOT_IDENTIFIED or scale.min() <= 1e-5:
-        raise ConfigError(
-            f"free: these answers do not tell {', '.join(free)} apart; take one out (docs/annotators.md says which "
-            "go together)"
-        )
-    errors = norm.ppf((1 + confidence) / 2) * np.sqrt(np.diag(np.linalg.inv(information)))
+    point = model.evaluate(found.x)
+    scale = np.sqrt(np.clip(np.diag(point.information), 1e-12, None))
+    if np.linalg.cond(point.information / np.outer(scale, scale)) > _NOT_IDENTIFIED or scale.min() <= 1e-5:
+        raise ConfigError(_not_told_apart(free))
+    covariance = np.linalg.inv(point.information * total)
+    # Of the search it does not count why it ended, but how far the likelihood's peak still is.
+    if not total * float(point.slope @ covariance @ point.slope) * total < _CLOSE**2:
+        raise ConfigError(f"{_not_told_apart(free)}: the search found no peak of the likelihood ({found.message})")
+    errors = norm.ppf((1 + confidence) / 2) * np.sqrt(np.diag(covariance))
     estimates = {
         name: Estimate(*(_scale(name)(value) for value in (at, at - error, at + error)))
         for name, at, error in zip(free, found.x.tolist(), errors.tolist(), strict=True)
     }
-    total = float(-found.fun * answers.count.sum())
-    return Recovered(model.annotator(found.x), estimates, total, int(answers.count.sum()))
+    return Recovered(model.annotator(found.x), estimates, -point.loss * total, int(total))
+
+
+def usual(answers: Answers, known: SimulatedAnnotator) -> tuple[str, ...]:
+    """What is estimated of such answers unless something else is asked for."""
+    of_kind = FROM_THUMBS if answers.together == 1 else FROM_CHOICES
+    unseen = {"status_quo": (), "prompt_average": ("status_quo", "temperature")}
+    return tuple(name for name in of_kind if name not in unseen.get(known.reference_point, ("status_quo",)))
+
+
+def _not_told_apart(free: Sequence[str]) -> str:
+    return (
+        f"free: these answers do not tell {', '.join(free)} apart; take one out (docs/annotators.md says which go "
+        "together)"
+    )
 
 
 @dataclass(frozen=True)
@@ -168,17 +136,11 @@ class _Model:
         return self._known.model_copy(update=changes)
 
     def evaluate(self, at: Array) -> _Point:
-        """The point at ``at``, with derivatives of the probabilities by central differences."""
+        """The likelihood at ``at``; asked for again there, it is not computed again."""
         if self._last is not None and self._last[0] == at.tobytes():
             return self._last[1]
         yes, count = self._answers.yes, self._answers.count
-        p = probabilities(self.annotator(at), self._answers)
-        slopes = np.empty((len(at), len(p)))
-        for place in range(len(at)):
-            step = np.zeros(len(at))
-            step[place] = _STEP
-            ends = [probabilities(self.annotator(at + sign * step), self._answers) for sign in (1, -1)]
-            slopes[place] = (ends[0] - ends[1]) / (2 * _STEP)
+        p, slopes = with_slopes(self.annotator(at), self._answers, self._free)
         total, spread = count.sum(), p * (1 - p)
         point = _Point(
             loss=float(-(yes @ np.log(p) + (count - yes) @ np.log1p(-p)) / total),
@@ -187,32 +149,6 @@ class _Model:
         )
         self._last = (at.tobytes(), point)
         return point
-
-
-def probabilities(annotator: SimulatedAnnotator, answers: Answers) -> Array:
-    """(n,): P(yes) of each group, the noise integrated out."""
-    together, sure = answers.together, annotator.perceived(answers.seen)
-    swing = answers.seen.swing
-    if annotator.reference_point == "prompt_average":  # of two, so only their difference counts, and its noise
-        difference = (sure[0::2] - sure[1::2]) + annotator.noise * 2**0.5 * _NODES[:, None]
-        first, second = annotator.value(difference / 2, swing[0::2]), annotator.value(-difference / 2, swing[1::2])
-        return _mean(annotator, first - second)
-    if annotator.reference_point == "policy_average":  # of a long sitting, in which noise averages out
-        reference = float(np.repeat(answers.count, together) @ sure / (together * answers.count.sum()))
-    else:
-        reference = annotator.status_quo
-    values = annotator.value(sure - reference + annotator.noise * _NODES[:, None], swing)
-    if together == 1:
-        return _mean(annotator, values)
-    return _mean(annotator, values[:, None, 0::2] - values[None, :, 1::2])
-
-
-def _mean(annotator: SimulatedAnnotator, strength: Array) -> Array:
-    """F of values whose first axes are nodes, averaged over these."""
-    p = probability(strength / annotator.temperature, annotator.choice_rule)
-    while p.ndim > 1:
-        p = np.tensordot(_WEIGHTS, p, 1)
-    return np.clip(p, 1e-12, 1 - 1e-12)
 
 
 _START: Mapping[str, float] = {
@@ -237,8 +173,8 @@ def _check(answers: Answers, known: SimulatedAnnotator, free: Sequence[str]) -> 
         if name not in allowed:
             raise ConfigError(f"free: {name!r} cannot be estimated; allowed: {', '.join(allowed)}")
     chosen = set(free)
-    if not free or len(chosen) < len(free):
-        raise ConfigError(f"free: {list(free)} is not allowed; give one parameter or more, each once")
+    if len(chosen) < len(free):
+        raise ConfigError(f"free: {list(free)} is not allowed; give each parameter once")
     if known.reference_point == "last_seen":
         raise ConfigError(
             "reference_point: last_seen cannot be recovered, because the answers depend on each other; choose "
@@ -265,7 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m kto_bench.sandbox.recovery", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("overrides", nargs="*", metavar="FIELD=VALUE", help="of the configuration, as for kto-bench")
-    parser.add_argument("--free", nargs="+", metavar="FIELD", help=f"what to estimate; by default: {', '.join(FREE)}")
+    usually = f"by default of thumbs {', '.join(FROM_THUMBS)}; of choices {', '.join(FROM_CHOICES)}"
+    parser.add_argument("--free", nargs="+", metavar="FIELD", help=f"what to estimate; {usually}")
     chosen = parser.parse_args(arguments)
     try:
         source = _source(chosen.overrides)
@@ -275,8 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"feedback: parameters are known, and recovered, of a SimulatedAnnotator's thumbs and choices; this is "
                 f"{source.name!r} by {type(truth).__name__}{' with scores' if truth else ''}"
             )
-        free = chosen.free or [name for name in FREE if _is_seen(name, truth)]
-        found = recover(Answers.of(source.load()), truth, free)
+        found = recover(Answers.of(source.load()), truth, chosen.free or ())
     except ConfigError as error:
         parser.error(str(error))
     print(f"{found.answers} answers; log-likelihood {found.log_likelihood:.1f}")
@@ -285,13 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         true = getattr(truth.value_function, name) if name.startswith(("risk", "prob")) else getattr(truth, name)
         outside = "" if one.low <= true <= one.high else "   does not hold the true value"
         print(f"{name:<22} {true:>8.3f} {one.value:>9.3f}   [{one.low:.3f}, {one.high:.3f}]{outside}")
-
-
-def _is_seen(name: str, annotator: SimulatedAnnotator) -> bool:
-    point = annotator.reference_point
-    return not (name == "status_quo" and point != "status_quo") and not (
-        name == "temperature" and point == "prompt_average"
-    )
 
 
 def _source(overrides: Sequence[str]) -> FeedbackSource:

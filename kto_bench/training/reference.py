@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from kto_bench.feedback.token_lists import Tokens, lengths_of
+from kto_bench.models import load_policy, load_tokenizer, pad_id_of
+from kto_bench.training.config import TrainConfig
+from kto_bench.training.logprobs import Scorer
 from kto_bench.training.microbatches import cut
 from kto_bench.training.processes import Processes
 
@@ -45,6 +48,30 @@ class ReferenceLogProbs:
     def load(cls, folder: Path) -> ReferenceLogProbs:
         """Read what ``save_reference`` wrote, memory-mapped."""
         return cls(np.load(folder / "log_probs.npy", mmap_mode="r"), np.load(folder / "lengths.npy"))
+
+
+def score_reference(
+    folder: Path,
+    policy: Path,
+    train: TrainConfig,
+    prompts: Sequence[Tokens],
+    completions: Sequence[Tokens],
+    progress: Callable[[int, int], None],
+) -> None:
+    """``save_reference`` by the checkpoint ``policy``, in all processes that there are."""
+    processes, model = Processes(), load_policy(policy)
+    if train.sharding == "none":
+        model.to(processes.device)
+    scorer = Scorer(
+        model,
+        pad_id_of(load_tokenizer(policy)),
+        precision=train.precision,
+        padding_free=train.padding_free,
+        max_logits=train.max_logits,
+        device=processes.device,
+    )
+    module, most = processes.wrap(scorer, train.sharding), train.max_tokens_per_microbatch
+    save_reference(folder, module, prompts, completions, progress, processes, max_tokens=most)
 
 
 @torch.no_grad()

@@ -9,10 +9,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from places import ROOT
 
-from kto_bench.component import build
+from kto_bench.component import ConfigError, build
+from kto_bench.config import resolve
 from kto_bench.evaluation.generation.prompts import PromptSource
+from kto_bench.feedback.annotators.reward_model import RewardModelAnnotator
 from kto_bench.feedback.preparation import prepare
 from kto_bench.feedback.scores import ScoreRule
+from kto_bench.feedback.sources.mixture import MixtureFeedback
 from kto_bench.feedback.types import Feedback, FeedbackSource
 from kto_bench.sandbox.annotators import SimulatedAnnotator
 from kto_bench.sandbox.feedback import SandboxFeedback, comparisons
@@ -32,6 +35,11 @@ def paired():
 @pytest.fixture(scope="module")
 def binary():
     return SandboxFeedback(pairs=2000, kind_of_feedback="binary").load()
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", list(overrides))
 
 
 def content(row):
@@ -115,8 +123,7 @@ def test_prompts_are_held_out_distinct_and_reproducible():
 
 @pytest.mark.parametrize("name", ["sandbox", "sandbox_binary"])
 def test_the_yaml_builds_the_defaults(name):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        node = OmegaConf.to_container(compose("config", [f"feedback={name}"]).feedback, resolve=True)
+    node = OmegaConf.to_container(composed(f"feedback={name}").feedback, resolve=True)
     source = build(node, FeedbackSource, "feedback")
     kind = "binary" if name == "sandbox_binary" else "paired"
     assert source == SandboxFeedback(name=name, kind_of_feedback=kind)
@@ -178,3 +185,35 @@ def test_ratings_become_labels_and_pairs():
     assert sum(paired.dropped.values()) == 400 - len(clear)
     texts = {one.id: dict(zip(one.completions, own, strict=True)) for one, own in zip(shown, ratings, strict=True)}
     assert all(texts[row.id][row.chosen] >= texts[row.id][row.rejected] + 2 for row in paired.rows)
+
+
+ENDPOINT = (
+    "annotator@feedback.annotator=judge",
+    "judge@feedback.annotator.judge=endpoint",
+    "feedback.annotator.judge.model=m",
+    "feedback.annotator.judge.key_variable=NO_SUCH_KEY",
+)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "none"])
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (ENDPOINT, "NO_SUCH_KEY"),
+        (("annotator@feedback.annotator=reward_model",), "'reward_model' cannot choose .* median_human"),
+        (
+            ("annotator@feedback.annotator=judge", "feedback.scores={threshold: 3.5, margin: 0.0}"),
+            "'judge' cannot rate .* feedback.scores=",
+        ),
+    ],
+)
+def test_an_annotator_that_could_not_answer_is_refused_before_anything_runs(overrides, message, loss, monkeypatch):
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(ConfigError, match=message):
+        resolve(composed(f"loss={loss}", *overrides))
+
+
+def test_a_mixture_checks_its_parts():
+    part = SandboxFeedback(pairs=2, annotator=RewardModelAnnotator())
+    with pytest.raises(ConfigError, match="reward_model"):
+        MixtureFeedback(parts={"one": part}).check()

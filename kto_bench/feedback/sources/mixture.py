@@ -69,6 +69,11 @@ class MixtureFeedback(FeedbackSource):
         """The richest that all parts can serve."""
         return poorest(part.kind() for part in self.parts.values())
 
+    def check(self) -> None:
+        """Each part's."""
+        for part in self.parts.values():
+            part.check()
+
     def load(self) -> Feedback:
         """The rows of all parts. Raises FeedbackError where a part has too few, or cannot be read."""
         return mix({name: part.load() for name, part in self.parts.items()}, self.weights or {}, self.rows, self.seed)

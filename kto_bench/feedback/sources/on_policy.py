@@ -114,7 +114,7 @@ class OnPolicyFeedback(FeedbackSource):
         """How many prompts one update is about."""
         return train.completions_per_step // self.samples_per_prompt
 
-    def check(self, train: TrainConfig, loss: Loss) -> None:
+    def check_alignment(self, train: TrainConfig, loss: Loss) -> None:
         """Refuse what is known not to work."""
         updates, per_step = train.fixed_steps, train.completions_per_step
         if updates is None:
