@@ -15,7 +15,7 @@ from kto_bench.results import RecordError
 LOSSES = {"dpo": "DPO", "kto": "KTO", "simpo": "SimPO"}
 MAJORITY = Measure("majority", "utility to the majority")
 MINORITY = Measure("minority", "utility to the minority")
-SERVED = Measure("served", "disputes in favour of the majority", " points", PER_CENT, 1, table="disputes")
+SERVED = Measure("served", "share of disputes decided for the majority", " points", PER_CENT, 1, table="disputes")
 PREDICTED = "predicted"
 """The factor ``loss`` of the rows that state what theorem 4.3 says of DPO."""
 

@@ -91,8 +91,8 @@ def _panel(axis: Axes, panel: Panel, lines: Sequence[Line]) -> None:
         scale = panel.measure.scale
         middle = [scale * point.value for point in points]
         errors = [
-            [scale * (point.value - point.low) for point in points],
-            [scale * (point.high - point.value) for point in points],
+            [scale * max(point.value - point.low, 0.0) for point in points],  # of a share of 0 or 1 they may be -1e-17
+            [scale * max(point.high - point.value, 0.0) for point in points],
         ]
         axis.errorbar(
             [place + offset for place in range(len(points))], middle, yerr=errors, color=line.colour,
