@@ -5,7 +5,7 @@
 
 V has a kink at the reference point, and under doubt another one where the completion that was misjudged would be
 there. A quadrature over it converges slowly, so the integral over e is split at the kinks, and nodes are denser at the
-ends of each piece. For parameters as those of the presets probabilities are exact to 1e-4.
+ends of each piece. For parameters as those of the presets probabilities are exact to 3e-4.
 """
 
 from __future__ import annotations
