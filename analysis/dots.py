@@ -20,7 +20,7 @@ ROW_HEIGHT = 0.27
 COLUMN_HEIGHT = 1.9
 """Inches of the methods of a panel where the figure is as wide as a column and has many."""
 MAX_COLUMNS = 3
-TITLE_CHARACTERS = {1: (80, 34), 2: (34, 18), 3: (23, 12)}
+TITLE_CHARACTERS = {1: (80, 34), 2: (34, 14), 3: (23, 14)}
 """Of a line of a title, by the number of columns, on a page and in a column."""
 
 
