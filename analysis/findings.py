@@ -14,13 +14,13 @@ from analysis.comparisons import (
     LOSSES,
     POWER,
     STARTS,
+    WIN_RATE,
     Outcome,
     Question,
+    asked,
     detectable,
     least,
     needed,
-    outcomes,
-    questions,
 )
 from analysis.estimates import Cell, cells, rows_of, sample_size
 from analysis.guards_table import warnings
@@ -50,11 +50,10 @@ def findings(sweep: Sweep) -> list[Finding]:
         rates = win_rates(sweep)
     except NoDataError as reason:
         found.append(Finding(LOSSES, [f"Cannot be said: {reason}."]))
-        told = _secondary(list(outcomes(sweep)))
+        told = _secondary(sweep)
         return [*found, Finding("What else differs?", told)] if told else found
-    wins, *others = outcomes(sweep)
-    found += [_compare(question) for question in questions(wins)]
-    found.append(Finding("What else differs?", _secondary(others)))
+    found += [_compare(question) for question in asked(sweep) if question.outcome.name == WIN_RATE]
+    found.append(Finding("What else differs?", _secondary(sweep)))
     found.append(Finding("What should be read with care?", _cautions(sweep, rates)))
     return [finding for finding in found if finding.sentences or finding.unclear]
 
@@ -147,12 +146,12 @@ def _plan(row: dict[str, Any], comparisons: int) -> str:
     return ". To find a true difference of that size takes both more prompts and more seeds" if row["seeds"] > 1 else ""
 
 
-def _secondary(others: list[Outcome]) -> list[str]:
+def _secondary(sweep: Sweep) -> list[str]:
     """A sentence per other outcome on the differences between losses, adjusted within that outcome."""
     sentences = []
-    for outcome in others:
-        question = next((one for one in questions(outcome) if one.name == LOSSES), None)
-        if question is None:
+    for question in asked(sweep):
+        outcome = question.outcome
+        if question.name != LOSSES or outcome.name == WIN_RATE:
             continue
         rows = question.rows.sort_values("value", key=lambda v: -v.abs(), kind="stable")
         clear = rows_of(rows[rows["p_holm"] < ALPHA])

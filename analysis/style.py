@@ -246,7 +246,7 @@ def save(drawing: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawing.draw_without_rendering()
-    drawing.set_layout_engine("none")  # the layout is settled: computing it again for each file takes most of the time
+    drawing.set_layout_engine(None)  # the layout is settled: computing it again for each file takes most of the time
     whole = Bbox.from_bounds(0, 0, *drawing.get_size_inches())
     labels = drawing.get_tightbbox().padded(0.02)
     box = whole if _within(labels, whole) else Bbox.union([whole, labels])
