@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pandas as pd
 
 from analysis import forest
@@ -24,6 +26,7 @@ def answers(sweep: Sweep) -> pd.DataFrame:
     return table
 
 
+@lru_cache(maxsize=2)  # several figures and tables, at two widths, show them
 def scores(sweep: Sweep) -> dict[str, pd.DataFrame]:
     """``estimates`` per "task (metric)", in the order of names. Raises NoDataError if no finished run has any."""
     return {

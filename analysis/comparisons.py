@@ -86,6 +86,12 @@ def questions(outcome: Outcome) -> list[Question]:
     return [Question(name, outcome, rows) for name, rows in asked.items() if len(rows)]
 
 
+@lru_cache(maxsize=2)  # the summary tells them, and the table lists them
+def asked(sweep: Sweep) -> tuple[Question, ...]:
+    """All questions about all outcomes."""
+    return tuple(question for outcome in outcomes(sweep) for question in questions(outcome))
+
+
 def detectable(row: dict[str, Any], comparisons: int) -> float:
     """The smallest true difference that is found with POWER at this n; NaN where one prompt tells nothing of it."""
     study = row["outcomes"]
@@ -112,28 +118,28 @@ def needed(row: dict[str, Any], comparisons: int) -> tuple[int | None, int | Non
 
 def make(sweep: Sweep) -> Sheet:
     """A row per outcome, question and pair."""
-    asked = [question for outcome in outcomes(sweep) for question in questions(outcome)]
-    if not asked:
+    found = asked(sweep)
+    if not found:
         raise NoDataError("no two finished runs can be compared")
     numbers, shown = [], []
-    for question in asked:
+    for question in found:
         outcome = question.outcome
         for row in rows_of(question.rows):
             planned = outcome.name == WIN_RATE and len(question.rows) <= MOST_PLANNED
-            found = detectable(row, len(question.rows)) if planned else float("nan")
+            seen = detectable(row, len(question.rows)) if planned else float("nan")
             sides = {
                 f"{side}_{key}": value
                 for side in ("first", "second")
                 for key, value in zip(CELL, row[side], strict=True)
             }
             kept = {key: row[key] for key in ("value", "low", "high", "p_value", "p_holm", "seeds", "prompts")}
-            numbers.append({"outcome": outcome.name, "question": question.name, **sides, **kept, "detectable": found})
+            numbers.append({"outcome": outcome.name, "question": question.name, **sides, **kept, "detectable": seen})
             scaled = f"{outcome.name} ({outcome.unit.strip()})" if outcome.unit else outcome.name
             line = {"Outcome": f"{scaled[0].upper()}{scaled[1:]}", "Question": question.name}
             line |= {"First": cell_name(row["first"]), "Second": cell_name(row["second"])}
             line["First minus second"] = text.with_interval(row, "value", outcome.digits, outcome.scale, sign=True)
             line |= {"p": text.p_value(row["p_value"]), "p (Holm)": text.p_value(row["p_holm"])}
-            line["Detectable"] = text.number(found, outcome.digits, outcome.scale)
+            line["Detectable"] = text.number(seen, outcome.digits, outcome.scale)
             shown.append(line | {"Seeds": str(row["seeds"]), "n": str(row["prompts"])})
     caption = (
         "All comparisons, paired by seed and by prompt (or document): differences with 95% intervals, p-values, and "

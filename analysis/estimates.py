@@ -45,8 +45,17 @@ def in_order(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def matrix(rows: pd.DataFrame, value: str, unit: str) -> pd.DataFrame:
-    """``value`` by seed (rows) and ``unit`` (columns: prompts or documents); NaN where missing."""
-    return rows.pivot_table(index="seed", columns=unit, values=value, aggfunc="mean").astype(float)
+    """``value`` by seed (rows) and ``unit`` (columns: prompts or documents), sorted; NaN where missing, the mean where
+    there are several. Many times as fast as ``pivot_table``, and a report makes thousands."""
+    known = rows[rows[value].notna()]
+    seed, seeds = pd.factorize(known["seed"], sort=True)
+    column, columns = pd.factorize(known[unit], sort=True)
+    shape = (len(seeds), len(columns))
+    cell, size = seed * shape[1] + column, shape[0] * shape[1]
+    count = np.bincount(cell, minlength=size).astype(float)
+    total = np.bincount(cell, weights=known[value].to_numpy(dtype=float), minlength=size)
+    means = np.divide(total, count, out=np.full(size, np.nan), where=count > 0)
+    return pd.DataFrame(means.reshape(shape), index=pd.Index(seeds, name="seed"), columns=pd.Index(columns, name=unit))
 
 
 def estimates(table: pd.DataFrame, value: str, unit: str = "prompt_id", bounded: bool = False) -> pd.DataFrame:

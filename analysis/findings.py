@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -14,13 +14,13 @@ from analysis.comparisons import (
     LOSSES,
     POWER,
     STARTS,
+    WIN_RATE,
     Outcome,
     Question,
+    asked,
     detectable,
     least,
     needed,
-    outcomes,
-    questions,
 )
 from analysis.estimates import Cell, cells, rows_of, sample_size
 from analysis.guards_table import warnings
@@ -29,6 +29,11 @@ from analysis.trials import trials_of
 from analysis.win_rate import win_rates
 from kto_bench.results import KEYS, Sweep
 
+NO_EVIDENCE = "This is no evidence of equality: any difference within an interval remains possible."
+UNDERPOWERED = (
+    "These comparisons are underpowered: with this n and variation between seeds, not even the largest possible "
+    f"difference is found with {100 * POWER:.0f}% chance."
+)
 NAMED = 3
 """Differences in a secondary outcome that its sentence spells out, largest first."""
 
@@ -50,13 +55,27 @@ def findings(sweep: Sweep) -> list[Finding]:
         rates = win_rates(sweep)
     except NoDataError as reason:
         found.append(Finding(LOSSES, [f"Cannot be said: {reason}."]))
-        told = _secondary(list(outcomes(sweep)))
+        told = _secondary(sweep)
         return [*found, Finding("What else differs?", told)] if told else found
-    wins, *others = outcomes(sweep)
-    found += [_compare(question) for question in questions(wins)]
-    found.append(Finding("What else differs?", _secondary(others)))
+    found += [_compare(question) for question in asked(sweep) if question.outcome.name == WIN_RATE]
+    found.append(Finding("What else differs?", _secondary(sweep)))
     found.append(Finding("What should be read with care?", _cautions(sweep, rates)))
-    return [finding for finding in found if finding.sentences or finding.unclear]
+    return _once([finding for finding in found if finding.sentences or finding.unclear])
+
+
+def _once(found: list[Finding]) -> list[Finding]:
+    """The findings, with what the introductions of several have in common said by the first of them only."""
+    said: set[str] = set()
+    told = []
+    for finding in found:
+        words = finding.introduction
+        for sentence in (NO_EVIDENCE, UNDERPOWERED):
+            if sentence in words and sentence in said:
+                words = words.replace(f" {sentence}", "")
+            elif sentence in words:
+                said.add(sentence)
+        told.append(replace(finding, introduction=words))
+    return told
 
 
 def _scope(sweep: Sweep) -> list[str]:
@@ -116,8 +135,8 @@ def _compare(question: Question) -> Finding:
     if not unclear:
         return Finding(question.name, sentences)
     introduction = (
-        f"Cannot be told apart with {sample_size(rows)}, after adjusting for {_count(len(rows), 'comparison')}. This "
-        "is no evidence of equality: any difference within an interval remains possible."
+        f"Cannot be told apart with {sample_size(rows)}, after adjusting for {_count(len(rows), 'comparison')}. "
+        f"{NO_EVIDENCE}"
     )
     open_rows.sort(key=lambda row: row["high"] - row["low"])  # the most and the least that is uncertain span the rest
     seen = [detectable(row, len(rows)) for row in (open_rows[0], open_rows[-1])]
@@ -127,8 +146,7 @@ def _compare(question: Question) -> Finding:
             f" With this n, a true difference is found with {100 * POWER:.0f}% chance only if it is {found}: the "
             "comparisons are underpowered for anything smaller."
             if found
-            else f" These comparisons are underpowered: with this n and variation between seeds, not even the largest "
-            f"possible difference is found with {100 * POWER:.0f}% chance."
+            else f" {UNDERPOWERED}"
         )
     return Finding(question.name, sentences, introduction, tuple(unclear))
 
@@ -147,12 +165,13 @@ def _plan(row: dict[str, Any], comparisons: int) -> str:
     return ". To find a true difference of that size takes both more prompts and more seeds" if row["seeds"] > 1 else ""
 
 
-def _secondary(others: list[Outcome]) -> list[str]:
+def _secondary(sweep: Sweep) -> list[str]:
     """A sentence per other outcome on the differences between losses, adjusted within that outcome."""
-    sentences = []
-    for outcome in others:
-        question = next((one for one in questions(outcome) if one.name == LOSSES), None)
-        if question is None:
+    sentences: list[str] = []
+    none: dict[str, list[str]] = {}
+    for question in asked(sweep):
+        outcome = question.outcome
+        if question.name != LOSSES or outcome.name == WIN_RATE:
             continue
         rows = question.rows.sort_values("value", key=lambda v: -v.abs(), kind="stable")
         clear = rows_of(rows[rows["p_holm"] < ALPHA])
@@ -165,18 +184,17 @@ def _secondary(others: list[Outcome]) -> list[str]:
             seen = detectable(typical, len(rows))
             found = least([seen], outcome) if seen > 0 else ""
             chance = f"{100 * POWER:.0f}% chance"
-            power = f" Typically, a true difference is found with {chance} only if it is {found}." if found else ""
+            power = f" (a true one is typically found with {chance} only if it is {found})" if found else ""
             if seen > 0 and not found:
-                power = f" It is underpowered: typically, not even the largest possible one is found with {chance}."
-            sentences.append(
-                f"{name}: no difference stands out in {_count(left, 'comparison')}, which does not show that the "
-                f"losses are alike.{power}"
-            )
+                power = f" (typically, not even the largest possible one is found with {chance})"
+            none.setdefault(power, []).append(name)
             continue
-        rest = f" The other {left} cannot be told apart." if left else ""
-        sentences.append(
-            f"{name}: {'; '.join(named)}{more} ({len(clear)} of {_count(len(rows), 'comparison')} of losses).{rest}"
-        )
+        rest = f" The other {left} of {_count(len(rows), 'comparison')} cannot be told apart." if left else ""
+        sentences.append(f"{name}: {'; '.join(named)}{more}.{rest}")
+    for power, names in none.items():
+        sentences.append(f"{', '.join(names)}: no difference stands out{power}.")
+    if none:
+        sentences[-1] += " That does not show that the losses are alike."
     if sentences:
         sentences.append(
             "Each of these outcomes is a question of its own, adjusted for its own comparisons and not for the number "

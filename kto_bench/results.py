@@ -70,9 +70,9 @@ class Record:
             raise RecordError(f"{error}; delete the run's folder and launch the sweep again") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sweep:
-    """All records of one sweep, and tables of them.
+    """All records of one sweep, and tables of them. A sweep equals itself only, so what is computed of one can be kept.
 
     Every table begins with the columns KEYS. ``setting`` joins the values of those labels, apart from loss, start and
     seed, that vary over the sweep ("" if none does): runs are compared only within a setting. ``method`` is the loss,

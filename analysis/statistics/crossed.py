@@ -12,6 +12,7 @@ resampling of both (pigeonhole bootstrap, Owen 2007) counts the noise of answers
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,7 +173,7 @@ def critical_width(seed_part: Matrix, prompt_part: Matrix, seed_df: Matrix, prom
 
 def _mixture_quantile(scaled: Matrix, fixed: Matrix, freedom: Matrix, alpha: float) -> Matrix:
     """What |sqrt(scaled) t + sqrt(fixed) z| exceeds with probability ``alpha``; all (n,)."""
-    chi_squares = special.chdtri(freedom[:, None], 1 - _PROBABILITIES)
+    chi_squares = np.stack([_chi_square_nodes(degrees) for degrees in freedom.tolist()])
     spread = np.sqrt(scaled[:, None] * freedom[:, None] / np.maximum(chi_squares, 1e-300) + fixed[:, None])
     t, z = special.stdtrit(freedom, 1 - alpha / 2), special.ndtri(1 - alpha / 2)
     low = np.zeros_like(scaled)
@@ -182,6 +183,12 @@ def _mixture_quantile(scaled: Matrix, fixed: Matrix, freedom: Matrix, alpha: flo
         beyond = 2 * special.ndtr(-middle[:, None] / spread) @ _PROBABILITY_WEIGHTS > alpha
         low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
     return (low + high) / 2
+
+
+@lru_cache(maxsize=1024)  # takes most of the time of an interval, and a sweep has few numbers of seeds
+def _chi_square_nodes(freedom: float) -> Matrix:
+    nodes: Matrix = special.chdtri(freedom, 1 - _PROBABILITIES)
+    return nodes
 
 
 def _unbend(y: Matrix, skewness: Matrix) -> Matrix:

@@ -29,7 +29,7 @@ def test_tables_are_the_verified_ones(rebuilt):
 def test_every_figure_that_has_data_is_drawn_for_both_widths(rebuilt):
     name, out, tables = rebuilt
     told = pd.read_csv(tables["figures"], keep_default_na=False)
-    assert set(told["figure"]) == set(discover("FIGURE"))
+    assert set(told["figure"]) == {*discover("FIGURE"), *discover("PAPER_FIGURE")}
     drawn = set(told.loc[told["skipped"] == "", "figure"])
     assert {"win_rate", "benchmarks", "length", "training", "data_report"} <= drawn, name
     widths, kinds = ("", "-column"), ("png", "pdf", "tex")

@@ -8,7 +8,7 @@ import pytest
 
 from analysis import comparisons
 from analysis.comparisons import LOSSES, WIN_RATE, Outcome, questions
-from analysis.findings import _compare
+from analysis.findings import NO_EVIDENCE, UNDERPOWERED, _compare, _once
 
 LOSS_NAMES = ("dpo", "kto", "simpo")
 
@@ -79,6 +79,18 @@ def test_where_even_certain_wins_would_not_be_found_no_number_above_100_is_given
     finding = _compare(losses(measured))
     for points in re.findall(r"at least ([\d.]+)", finding.introduction):
         assert float(points) < 100
+
+
+def test_what_holds_for_all_questions_is_said_once():
+    rng = np.random.default_rng(1)
+    finding = _compare(losses(outcome(dict.fromkeys(LOSS_NAMES, 0.5), 2, 16, rng, seed_spread=0.4)))
+    first, second = _once([finding, finding])
+    assert first.introduction == finding.introduction
+    for sentence in (NO_EVIDENCE, UNDERPOWERED):
+        assert sentence in first.introduction
+        assert sentence not in second.introduction
+    assert second.introduction.startswith("Cannot be told apart with n = ")
+    assert second.unclear == finding.unclear
 
 
 def test_the_detectable_difference_is_found_four_times_in_five():
