@@ -15,7 +15,7 @@ from kto_bench.component import ConfigError
 SUFFIXES = (".txt", ".txt.gz", ".txt.xz")
 """How the names of text files in a folder end."""
 MOST_CHARACTERS = 32_768
-"""In a document; a longer text, such as a novel, is cut into several, so that it can be read and mixed piece by piece."""
+"""In a document; a longer text, such as a novel, is cut into several, to be read and mixed piece by piece."""
 
 
 def text_files(paths: Sequence[Path]) -> list[Path]:

@@ -20,7 +20,7 @@ from kto_bench.corpora.text import TextCorpus
 from kto_bench.models import Corpus
 
 STORIES = [
-    f"the {animal} sat on the {place} .\nit slept ." for animal in "cat dog pig".split() for place in "mat bed".split()
+    f"the {animal} sat on the {place} .\nit slept ." for animal in ("cat", "dog", "pig") for place in ("mat", "bed")
 ]
 
 
