@@ -25,6 +25,8 @@ from kto_bench.seeds import derive
 from kto_bench.training.config import PretrainConfig
 
 POINTER = "checkpoint.json"
+PRETRAINING = "pretraining.json"
+"""Of a model that was pretrained here: the tokens it was trained on, those asked for, and the most its corpus gives."""
 NOT_COPIED = shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.gguf", "checkpoint-*", "runs", ".*")
 """Of a local checkpoint folder: pickled weights, which are never loaded, and what trainers leave beside them."""
 Progress = Callable[[int, int], None]
@@ -155,6 +157,10 @@ class Corpus(Component):
         """The tokenizer of the corpus, with a chat template, as a ``PreTrainedTokenizerFast``."""
         raise TypeError(f"{type(self).__name__} does not define tokenizer()")
 
+    def most_tokens(self) -> int | None:
+        """How many tokens a model may be trained on at most; None where there are any number."""
+        return None
+
     def stream(self, tokens: int, seed: int) -> np.ndarray:
         """(tokens,) token ids generated from ``seed``."""
         raise TypeError(f"{type(self).__name__} does not define stream()")
@@ -175,7 +181,7 @@ class Scratch(ModelSource):
     def _build_corpus(cls, node: Any) -> Corpus:
         from kto_bench.component import build
 
-        return node if isinstance(node, Corpus) else build(node, Corpus, "corpus")
+        return node if isinstance(node, Corpus) else build(node, Corpus, "model.corpus")
 
     @field_validator("architecture")
     @classmethod
@@ -189,16 +195,20 @@ class Scratch(ModelSource):
 
     def identity(self) -> dict[str, Any]:
         """All settings, and what the corpus says of itself."""
-        return {**super().identity(), "corpus": self.corpus.identity()}
+        return {**super().identity(), "corpus": self.corpus.identity(), "pretrain": self.pretrain.identity()}
 
     def build(self, folder: Path, seed: int, progress: Progress) -> None:
-        """Initialise from ``seed``, train on the corpus, save."""
+        """Initialise from ``seed``, train on the corpus, save. ``PRETRAINING`` says on how many tokens."""
         from kto_bench.training.pretrain import pretrain
 
         tokenizer = self.corpus.tokenizer()
-        stream = self.corpus.stream(self.pretrain.whole_tokens, derive(seed, "corpus"))
-        model = pretrain(self.architecture, tokenizer, stream, self.pretrain, derive(seed, "initialisation"), progress)
+        most = self.corpus.most_tokens()
+        settings = self.pretrain.within(most)
+        stream = self.corpus.stream(settings.whole_tokens, derive(seed, "corpus"))
+        model = pretrain(self.architecture, tokenizer, stream, settings, derive(seed, "initialisation"), progress)
         save_policy(folder, model, tokenizer)
+        tokens = {"tokens": settings.whole_tokens, "asked_tokens": self.pretrain.tokens, "most_tokens": most}
+        (folder / PRETRAINING).write_text(json.dumps(tokens), encoding="utf-8")
 
 
 def load_policy(folder: Path) -> Any:

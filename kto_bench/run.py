@@ -29,7 +29,7 @@ from kto_bench.feedback.subsampling import IDS
 from kto_bench.heartbeat import Heartbeat
 from kto_bench.lines import append_line, read_lines, write_lines
 from kto_bench.machines import machine_rank
-from kto_bench.models import size_of
+from kto_bench.models import PRETRAINING, size_of
 from kto_bench.over_training import collect_over_training
 from kto_bench.preemption import Preempted, Preemption
 from kto_bench.record import Record
@@ -229,6 +229,8 @@ def _collect(fetched: dict[str, Fetched], record: Record) -> list[dict[str, Any]
         data |= collect_rounds(folders, data)
     base = next(folders[name] for name in ("pretrain", "checkpoint") if name in folders)
     data["parameters"] = asdict(size_of(base))
+    if (base / PRETRAINING).exists():
+        data["pretraining"] = json.loads((base / PRETRAINING).read_text(encoding="utf-8"))
     record.write_json("data.json", data)
     scores: dict[str, Any] = {"head_to_head": None, "benchmarks": {}, "guards": None}
     metrics = read_lines(record.folder / "metrics.jsonl") if "align" in folders else []

@@ -146,6 +146,32 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path: 
     assert not torch.equal(weights[0], weights[2])
 
 
+class ShortCorpus(RepeatingCorpus):
+    """Gives 100 tokens."""
+
+    def most_tokens(self) -> int:
+        return 100
+
+
+def test_a_model_trains_on_no_more_than_its_corpus_gives(tmp_path: Path) -> None:
+    steps: dict[str, int] = {}
+    for name, corpus in (("short", ShortCorpus()), ("endless", RepeatingCorpus())):
+        (tmp_path / name).mkdir()
+        settings = PretrainConfig(tokens=200, sequence_tokens=16, sequences_per_step=2)
+        scratch(corpus=corpus, pretrain=settings).build(tmp_path / name, 0, lambda _, total: steps.update({name: total}))
+    assert steps == {"short": 3, "endless": 6}, "whole steps of 32 tokens"
+    said = [json.loads((tmp_path / name / "pretraining.json").read_text()) for name in ("short", "endless")]
+    assert said[0] == {"tokens": 96, "asked_tokens": 200, "most_tokens": 100}
+    assert said[1] == {"tokens": 192, "asked_tokens": 200, "most_tokens": None}
+
+
+def test_half_precision_is_another_model_and_full_precision_goes_without_saying() -> None:
+    one = scratch().identity()
+    assert "precision" not in one["pretrain"]
+    half = scratch(pretrain=PretrainConfig(tokens=8_000, sequence_tokens=16, learning_rate=1e-2, precision="bf16"))
+    assert half.identity()["pretrain"] == {**one["pretrain"], "precision": "bf16"}
+
+
 def test_an_unknown_architecture_is_refused() -> None:
     node = {
         "_target_": "kto_bench.models.Scratch",

@@ -188,6 +188,16 @@ class PretrainConfig(BaseModel):
     warmup_fraction: float = Field(0.05, ge=0, le=1)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast; weights and optimiser stay in fp32")
+
+    def identity(self) -> dict[str, object]:
+        """What changes the trained weights. fp32 goes without saying, as in models from before there was a choice."""
+        return self.model_dump(mode="json", exclude={"precision"} if self.precision == "fp32" else None)
+
+    def within(self, most_tokens: int | None) -> PretrainConfig:
+        """The same for at most so many tokens, but a step at least."""
+        fewer = self.tokens if most_tokens is None else min(self.tokens, max(1, most_tokens))
+        return self.model_copy(update={"tokens": fewer})
 
     @property
     def tokens_per_step(self) -> int:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
 from kto_bench.training.config import PretrainConfig
+from kto_bench.training.device import autocast
 
 
 def pretrain(
@@ -37,7 +38,7 @@ def pretrain(
         **fields,
     )
     model = AutoModelForCausalLM.from_config(config)
-    batches = torch.from_numpy(stream).long().view(settings.steps, settings.sequences_per_step, -1)
+    batches = torch.from_numpy(stream).view(settings.steps, settings.sequences_per_step, -1)
 
     accelerator = Accelerator()
     optimiser = torch.optim.AdamW(
@@ -47,8 +48,10 @@ def pretrain(
     scheduler = get_cosine_schedule_with_warmup(optimiser, warmup, settings.steps)
     model, optimiser = accelerator.prepare(model.train(), optimiser)
     for step, batch in enumerate(batches, start=1):
-        ids = batch.to(accelerator.device)
-        accelerator.backward(model(input_ids=ids, labels=ids, use_cache=False).loss)
+        ids = batch.to(accelerator.device).long()
+        with autocast(accelerator.device, settings.precision):
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimiser.step()
         scheduler.step()

@@ -1,0 +1,1 @@
+"""Text for pretraining a model from scratch."""
