@@ -93,7 +93,7 @@ WIDTHS: dict[Width, float] = {"page": 6.75, "column": 3.35}
 MAX_LABELS: dict[Width, int] = {"page": 30, "column": 20}
 """Characters of a label in a figure; tables show all of it."""
 FONT_SIZES: dict[Width, float] = {"page": 8.5, "column": 8.0}
-Number = TypeVar("Number", int, float)
+Value = TypeVar("Value")
 _width: ContextVar[Width] = ContextVar("width", default="page")
 GRID = "#e3e3e3"
 
@@ -172,8 +172,8 @@ def width() -> Width:
     return _width.get()
 
 
-def fitting(page: Number, column: Number) -> Number:
-    """Of two numbers (of panels side by side, say), the one for the width that is being drawn for."""
+def fitting(page: Value, column: Value) -> Value:
+    """Of two values (numbers of panels side by side, say), the one for the width that is being drawn for."""
     return page if width() == "page" else column
 
 

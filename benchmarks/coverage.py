@@ -204,7 +204,7 @@ def bradley_terry(seeds: int) -> Callable[[Generator, int], float]:
                 noise = np.where(source > 0.95, rng.gumbel(size=(3, seeds, 1)), noise)
             utility = true[:, None, None] + noise
             found = statistics.bradley_terry((utility[:, None] > utility[None]).astype(float))
-            hits += np.mean((found.low <= true)[1:] & (true <= found.high)[1:])
+            hits += float(np.mean((found.low <= true)[1:] & (true <= found.high)[1:]))
         return 100 * hits / studies
 
     return run
@@ -217,7 +217,7 @@ def length_controlled(seeds: int) -> Callable[[Generator, int], float]:
         hits = 0
         for _ in range(studies):
             theirs = rng.poisson(60, size=(1, 128)) * np.ones((seeds, 1))
-            ours = rng.poisson(75, size=(seeds, 128))
+            ours = rng.poisson(75, size=(seeds, 128)).astype(float)
             chance = special.expit(-0.4 + 1.2 * np.tanh((ours - theirs) / 12.0))
             wins = rng.random((seeds, 128)) < chance
             found = statistics.length_controlled_win_rate(wins, ours, theirs)

@@ -24,8 +24,8 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
         told = f"{name} on human feedback", f"{name} on rational feedback"
         human.compare(UTILITY, _on(loss, HUMAN), _on(loss, RATIONAL), *told)
     for loss in ("dpo", "simpo"):
-        leads = [(_on("kto", who), _on(loss, who)) for who in (HUMAN, RATIONAL)]
-        human.interact(UTILITY, *leads, f"From rational to human feedback, KTO's lead over {LOSSES[loss]}")
+        then, before = ((_on("kto", who), _on(loss, who)) for who in (HUMAN, RATIONAL))
+        human.interact(UTILITY, then, before, f"From rational to human feedback, KTO's lead over {LOSSES[loss]}")
     families = [human]
     for biased, called in BIASED.items():
         cost = Family(arms, f"Feedback of {called} against equally informative rational feedback")
@@ -33,10 +33,9 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
             told = f"{name} on feedback of {called}", f"{name} on rational feedback"
             cost.compare(UTILITY, _on(loss, biased), _on(loss, RATIONAL), *told)
         for loss in ("dpo", "simpo"):
-            leads = [(_on("kto", who), _on(loss, who)) for who in (biased, RATIONAL)]
-            cost.interact(
-                UTILITY, *leads, f"From rational feedback to that of {called}, KTO's lead over {LOSSES[loss]}"
-            )
+            then, before = ((_on("kto", who), _on(loss, who)) for who in (biased, RATIONAL))
+            what = f"From rational feedback to that of {called}, KTO's lead over {LOSSES[loss]}"
+            cost.interact(UTILITY, then, before, what)
         eyes = Family(arms, f"What {called} sees, and what is true")
         for loss, name in LOSSES.items():
             after, before = _on(loss, biased), _on("none", biased)

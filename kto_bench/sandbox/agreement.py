@@ -98,7 +98,7 @@ def preset(name: str, overrides: Sequence[str] = ()) -> Annotator:
 
 def presets() -> list[str]:
     """The names of the presets that this package makes; others (a judge, a reward model) read any text."""
-    files = {path.stem: OmegaConf.load(path) for path in sorted((CONF / "annotator").glob("*.yaml"))}
+    files: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in sorted((CONF / "annotator").glob("*.yaml"))}
 
     def ours(name: str) -> bool:
         node = files[name]
