@@ -11,7 +11,7 @@ from small_run import MakeConfig
 from synthetic import write_run
 from tiny import tiny_tokenizer
 
-from analysis import data_report, page
+from analysis import data_report, page, paper_report
 from analysis.registry import NoDataError
 from kto_bench.feedback.report import data_report as describe
 from kto_bench.feedback.report import summary
@@ -159,13 +159,14 @@ def test_the_figure_shows_shares_of_each_class(sweep: Path) -> None:
 def test_the_page_shows_the_mask_and_escapes_the_data(sweep: Path) -> None:
     nothing = {"shared": [], "columns": [], "runs": []}
     written = page.templates().get_template("report.html.jinja").render(
-        sweep="s", findings=[], figures=[], tables=[], samples=[], problems=[], configuration=nothing,
+        sweep="s", paper=paper_report.Parts("s", "", "", [], [], [], []), findings=[],
+        figures=[], tables=[], samples=[], problems=[], configuration=nothing,
         environment=nothing, data=data_report.examples(Sweep.load("s", sweep.parent)),
     )  # fmt: skip
     assert written.count("<mark>") == 1 + 3 + 1
     assert "&lt;s&gt; &lt;user&gt;" in written
     assert "&lt;/s&gt;</mark>" in written
-    assert "<script>" not in written
+    assert written.count("<script>") == 1  # the page's own
 
 
 def test_without_reports_there_is_a_reason(tmp_path: Path) -> None:
