@@ -61,8 +61,8 @@ def two_proportions(first: float, n_first: int, second: float, n_second: int, co
     gap = rate - other
     return Difference(
         gap,
-        float(gap - np.hypot(rate - low, other_high - other)),
-        float(gap + np.hypot(high - rate, other - other_low)),
+        max(float(gap - np.hypot(rate - low, other_high - other)), -1.0),  # Wilson's ends round beyond 0 and 1
+        min(float(gap + np.hypot(high - rate, other - other_low)), 1.0),
         _two_sided(gap, error),
         1,
         min(n_first, n_second),

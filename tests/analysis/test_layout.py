@@ -68,8 +68,12 @@ def test_labels_of_figures_of_papers_do_too(name, width, overlaid, tmp_path):
 
 
 @pytest.mark.parametrize("width", style.WIDTHS)
-def test_labels_of_the_laboratorys_figures_do_too(width, sweeps, tmp_path):
-    arms = Arms(sweeps[0], {"loss": "loss.name", "start": "start.name"})
+def test_labels_of_the_laboratorys_figures_do_too(width, tmp_path):
+    for loss in ("dpo", "kto_no_reference_point", "simpo"):
+        for start in ("base", "sft"):
+            config = {"loss": {"name": loss}, "start": {"name": start}}
+            synthetic.write_run(tmp_path / "results" / "planted", loss, start, 0, prompts=16, config=config)
+    arms = Arms(Sweep.load("planted", tmp_path / "results"), {"loss": "loss.name", "start": "start.name"})
     losses = sorted(arms.values("loss"))
     lines = [dose.Line.of_loss(loss) for loss in losses]
     panels = [dose.Panel(arms, measure, "start", arms.values("start"), "A title") for measure in (UTILITY, WIN_RATE)]
@@ -92,7 +96,7 @@ def test_labels_that_lie_outside_or_upon_each_other_are_noticed():
         axis = figure.subplots()
         axis.text(0.5, 0.5, "first", transform=axis.transAxes)
         axis.text(0.51, 0.5, "second", transform=axis.transAxes)
-        axis.text(0.9, 0.9, "far beyond the edge of it all", transform=axis.transAxes)
+        figure.text(0.9, 0.9, "far beyond the edge of it all")
     found = layout.complaints(figure)
     assert any("'first' overlaps 'second'" in one for one in found)
     assert any("'far beyond the edge of it all' lies outside" in one for one in found)
