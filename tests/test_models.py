@@ -158,7 +158,9 @@ def test_a_model_trains_on_no_more_than_its_corpus_gives(tmp_path: Path) -> None
     for name, corpus in (("short", ShortCorpus()), ("endless", RepeatingCorpus())):
         (tmp_path / name).mkdir()
         settings = PretrainConfig(tokens=200, sequence_tokens=16, sequences_per_step=2)
-        scratch(corpus=corpus, pretrain=settings).build(tmp_path / name, 0, lambda _, total: steps.update({name: total}))
+        scratch(corpus=corpus, pretrain=settings).build(
+            tmp_path / name, 0, lambda _, total: steps.update({name: total})
+        )
     assert steps == {"short": 3, "endless": 6}, "whole steps of 32 tokens"
     said = [json.loads((tmp_path / name / "pretraining.json").read_text()) for name in ("short", "endless")]
     assert said[0] == {"tokens": 96, "asked_tokens": 200, "most_tokens": 100}
