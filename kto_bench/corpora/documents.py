@@ -95,7 +95,7 @@ def _lines(file: Path) -> Iterator[str]:
 def _open(file: Path) -> TextIO:
     """For reading; a byte order mark is no text."""
     if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig")  # type: ignore[return-value]
+        return gzip.open(file, "rt", encoding="utf-8-sig")
     if file.suffix == ".xz":
         return lzma.open(file, "rt", encoding="utf-8-sig")
     return file.open(encoding="utf-8-sig")
