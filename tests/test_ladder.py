@@ -99,12 +99,15 @@ def test_a_cell_runs_from_the_text_to_its_record(small: list[str]) -> None:
     data, scores = (json.loads((record.folder / name).read_text()) for name in ("data.json", "scores.json"))
     assert data["pretraining"]["tokens"] == 8192
     assert data["pretraining"]["most_tokens"] > 4 * 60_000 / 4, "four passes over 60,000 characters"
+    assert scores["implied_reward"]["declared"]
     assert data["parameters"]["total"] - data["parameters"]["without_embeddings"] == 512 * 32
     assert {task: score["n"] for task, score in scores["benchmarks"].items()} == {
         "blimp_anaphor_gender_agreement": 2,
         "lambada_openai": 2,
         "piqa": 4,
     }
-    asked = read_lines(record.folder / "implied_rewards.jsonl.gz")
-    assert sum(row["split"] == "heldout" for row in asked) == 10
-    assert 0 <= scores["implied_reward"]["groups"]["heldout"]["accuracy"] <= 1
+    heldout = [row for row in read_lines(record.folder / "implied_rewards.jsonl.gz") if row["split"] == "heldout"]
+    assert len(heldout) == 10
+    rewards = [[row[side]["reward"] for side in ("chosen", "rejected")] for row in heldout]
+    assert torch.tensor(rewards).isfinite().all()
+    assert all(chosen != rejected for chosen, rejected in rewards), "each is right or wrong about the preference"

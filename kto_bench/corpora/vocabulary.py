@@ -54,8 +54,7 @@ def from_file(path: Path) -> PreTrainedTokenizerFast:
     if end is None:
         raise ConfigError(
             f"model.corpus.tokenizer_file: {path} has no token that ends a text (looked for {', '.join(ENDS)}); add "
-            "one with Tokenizer.add_special_tokens, or set model.corpus.tokenizer_file=null to train a tokenizer on "
-            "the text"
+            "one with Tokenizer.add_special_tokens, or set model.corpus.tokenizer_file=null to train one on the text"
         )
     return _fast(
         tokenizer,
