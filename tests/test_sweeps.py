@@ -28,7 +28,9 @@ OTHERS = ("quickstart", "tuned-sandbox")
 LITERATURE = [name for name in NAMES if name not in OTHERS]
 OURS = ("ladder",)
 """Studies of nobody else's, on real data: they have no twin on the sandbox."""
-STUDIES = [name for name in LITERATURE if "-sandbox" not in name]
+LABORATORY = [name for name in NAMES if name.startswith("laboratory/")]
+"""Experiments of the suite's own, on the sandbox."""
+STUDIES = [name for name in LITERATURE if "-sandbox" not in name and name not in LABORATORY]
 COMMAND = str(Path(sys.executable).parent / "kto-bench")
 FILES = [f"simpo/{model}" for model in ("zephyr_sft", "mistral_7b_instruct", "llama3_8b_sft", "llama3_8b_instruct")]
 
@@ -79,14 +81,15 @@ def test_its_cells_and_stages_are_as_many_as_its_comment_says(name: str) -> None
         stage: int(count) for count, stage in (part.split() for part in said[3].split(", "))
     }
     folder = {config.run.sweep for config, _ in cells}
-    assert folder == {name.partition("/")[0]}, "a sweep's records are in a folder of its name"
+    own = name.replace("/", "_") if name in LABORATORY else name.partition("/")[0]
+    assert folder == {own}, "a sweep's records are in a folder of its name"
 
 
 @pytest.mark.parametrize("name", LITERATURE)
 def test_its_comment_says_what_it_feeds_what_it_costs_and_how_to_run_it(name: str) -> None:
     head = text_of(name).partition("defaults:")[0]
     assert "\n# Cost: " in head
-    assert f"kto-bench -m +sweeps={name.partition('/')[0]}" in head
+    assert f"kto-bench -m +sweeps={name if name in LABORATORY else name.partition('/')[0]}" in head
     if name in STUDIES:
         assert re.search(r"Figure|Table|table|Eq\.", head)
         assert "\n# Needs: " in head

@@ -446,7 +446,7 @@ def test_other_reports_do_not_load_wandb() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--wandb", "--out", "x"], "--out is the folder of the local report"),
+        (["--wandb", "--out", "x"], "--out and --published are about the local report"),
         (["--project", "x"], "add --wandb"),
         (["--entity", "x"], "add --wandb"),
     ],

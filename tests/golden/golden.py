@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
+from analysis.laboratory.question import questions
 from analysis.report import build
 from kto_bench.results import Sweep
 
@@ -25,9 +26,14 @@ RELATIVE, ABSOLUTE = 1e-6, 1e-9
 
 
 def sweeps() -> dict[str, Path]:
-    """Name of every sweep that is rebuilt, and the folder of results that it is in."""
+    """Name of every sweep that is rebuilt, and the folder of results that it is in.
+
+    Those of the laboratory are rebuilt as docs/findings.md, which is compared in tests/analysis/test_laboratory.py.
+    """
     found = {folder.name: HERE / "results" for folder in sorted((HERE / "results").iterdir())}
-    return found | {folder.name: REFERENCE.parent for folder in sorted(REFERENCE.iterdir()) if folder.is_dir()}
+    laboratory = {question.sweep for question in questions()}
+    references = sorted(folder.name for folder in REFERENCE.iterdir() if folder.is_dir())
+    return found | {name: REFERENCE.parent for name in references if name not in laboratory}
 
 
 def rebuild(name: str, out: Path) -> dict[str, Path]:
