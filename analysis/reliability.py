@@ -57,7 +57,7 @@ def draw(sweep: Sweep) -> Drawing:
                         part["probability"], part["rate"], color=style.colour(method),
                         linestyle=style.line(start), marker=style.marker(start), markersize=3.2, linewidth=1.1,
                     )  # fmt: skip
-                axis.set_title(f"{style.short(str(setting))}\n{SCALES[scale]}".strip())
+                axis.set_title(f"{style.short(str(setting), style.fitting(30, 16))}\n{SCALES[scale]}".strip())
                 axis.set_xlabel(confidence if pair else "P(desirable)")
             line[0].set_ylabel("share right" if pair else "share desirable")
         style.legend(figure, _legend(table))

@@ -95,6 +95,8 @@ MAX_LABELS: dict[Width, int] = {"page": 30, "column": 20}
 FONT_SIZES: dict[Width, float] = {"page": 8.5, "column": 8.0}
 Value = TypeVar("Value")
 _width: ContextVar[Width] = ContextVar("width", default="page")
+LEGEND_WIDTH = 0.94
+"""Of the figure, at most: letters are a few per cent wider in print than on the screen that they are measured for."""
 GRID = "#e3e3e3"
 
 
@@ -223,7 +225,7 @@ def legend(drawing: Figure, handles: Sequence[Artist]) -> Legend:
     columns = len(handles)
     while True:
         made = drawing.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2)
-        if columns <= 1 or made.get_window_extent().width <= drawing.bbox.width:
+        if columns <= 1 or made.get_window_extent().width <= LEGEND_WIDTH * drawing.bbox.width:
             return made
         made.remove()
         columns -= 1

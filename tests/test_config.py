@@ -62,6 +62,8 @@ def test_every_loss_and_start_resolve(loss: str, start: str) -> None:
 @pytest.mark.parametrize("model", choices("model"))
 def test_every_model_resolves(model: str) -> None:
     more = ["model.path=some/model"] if model == "hub" else []
+    if model.startswith("ladder"):  # reads text of the user's
+        more = [f"model.corpus.paths={Path(__file__)}"]
     assert config_of(f"model={model}", *more).model.name == model
 
 

@@ -48,7 +48,7 @@ class Measure:
 
 UTILITY = Measure("utility", "gold utility")
 PERCEIVED = Measure("perceived", "perceived utility")
-TOKENS = Measure("tokens", "tokens", digits=1)
+TOKENS = Measure("tokens", "mean length in tokens", digits=1)
 WIN_RATE = Measure("preference", "win rate", " points", PER_CENT, digits=1)
 
 

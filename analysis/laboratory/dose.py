@@ -15,8 +15,8 @@ from analysis.laboratory.arms import Arm, Arms, Measure
 
 HEIGHT, COLUMN_HEIGHT = 2.5, 2.1
 """Inches per row, on a page and in a column."""
-OFFSET = 0.07
-"""Of the distance between two points: neighbouring lines' intervals do not cover each other."""
+OFFSET, SPREAD = 0.07, 0.25
+"""Of the distance between two points, of neighbouring lines and of all: intervals do not cover each other."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,9 @@ def draw(panels: Sequence[Panel], lines: Sequence[Line], columns: int = 3) -> Fi
 
 
 def _panel(axis: Axes, panel: Panel, lines: Sequence[Line]) -> None:
+    step = min(OFFSET, SPREAD / len(lines))
     for number, line in enumerate(lines):
-        offset = (number - (len(lines) - 1) / 2) * OFFSET
+        offset = (number - (len(lines) - 1) / 2) * step
         points = [
             panel.arms.estimate(panel.measure, {**panel.arm, **line.arm, panel.factor: value}) for value in panel.values
         ]

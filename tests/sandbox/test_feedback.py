@@ -191,6 +191,8 @@ ENDPOINT = (
     "annotator@feedback.annotator=judge",
     "judge@feedback.annotator.judge=endpoint",
     "feedback.annotator.judge.model=m",
+    "feedback.annotator.judge.input_price=0",
+    "feedback.annotator.judge.output_price=0",
     "feedback.annotator.judge.key_variable=NO_SUCH_KEY",
 )
 
@@ -200,7 +202,7 @@ ENDPOINT = (
     ("overrides", "message"),
     [
         (ENDPOINT, "NO_SUCH_KEY"),
-        (("annotator@feedback.annotator=reward_model",), "'reward_model' cannot choose .* median_human"),
+        (("annotator@feedback.annotator=reward_model",), "'reward_model' cannot choose .*median_human"),
         (
             ("annotator@feedback.annotator=judge", "feedback.scores={threshold: 3.5, margin: 0.0}"),
             "'judge' cannot rate .* feedback.scores=",

@@ -57,7 +57,7 @@ def test_probabilities_of_choices_are_the_annotators_own(point):
 def test_derivatives(ask, point):
     """Against differences of probabilities; those of positive parameters are by the logarithm."""
     annotator = preset("median_human").model_copy(update={"reference_point": point, "risk_aversion_losses": 0.8})
-    answers = ask(annotator, comparisons(4, 12, held_out=False))
+    answers = ask(annotator, comparisons(4, 60, held_out=False))
     free = (*POSITIVE, "length_bias", "politeness_bias", "flattery_bias", "confidence_bias")
     free += ("status_quo",) if point == "status_quo" else ()
     _, slopes = with_slopes(annotator, answers, free)

@@ -11,7 +11,8 @@ from kto_bench.sandbox.likelihood import Answers
 from kto_bench.sandbox.recovery import FROM_CHOICES, FROM_THUMBS, main, recover
 
 THUMBS = ("temperature", "loss_aversion", "status_quo", "length_bias", "flattery_bias")
-CHOICES = ("temperature", "loss_aversion", "length_bias", "flattery_bias")
+CHOICES = ("temperature", "length_bias", "flattery_bias")
+"""Loss aversion is known here: hundreds of choices leave it open towards infinity (docs/annotators.md)."""
 TRUTH = SimulatedAnnotator(noise=0.4, temperature=0.6, length_bias=0.4, flattery_bias=0.8)
 
 
@@ -35,7 +36,7 @@ def held(ask, free, prompts, cases):
 
 
 @pytest.mark.parametrize(
-    ("ask", "free", "prompts", "cases"), [(thumbs, THUMBS, 800, 200), (choices, CHOICES, 800, 100)]
+    ("ask", "free", "prompts", "cases"), [(thumbs, THUMBS, 800, 200), (choices, CHOICES, 800, 200)]
 )
 def test_95_percent_of_the_intervals_hold_the_truth(ask, free, prompts, cases):
     """How many hold is binomial: 99.9% of the studies of an exact method lie within the bounds, for each parameter."""
