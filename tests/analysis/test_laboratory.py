@@ -125,6 +125,28 @@ def test_a_question_without_records_is_on_the_page_as_not_yet_run(results: Path,
     assert page.read_text(encoding="utf-8").count("*Not yet run.*") == len(questions()) - 1
 
 
+def test_the_committed_page_is_what_the_committed_records_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``python -m analysis.laboratory`` makes docs/findings.md; see it in ``git diff`` after a change."""
+    from places import ROOT
+
+    monkeypatch.chdir(ROOT)
+    page = tmp_path / "findings.md"
+    assert main(["--results", str(reference_only(tmp_path)), "--out", str(page)]) == 0
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    drawn = {path.name for path in (tmp_path / "findings").glob("*.png")}
+    assert drawn == {path.name for path in (ROOT / "docs" / "findings").glob("*.png")}
+
+
+def reference_only(folder: Path) -> Path:
+    """A folder of results that holds the committed ones alone, whatever has been run here."""
+    from places import ROOT
+
+    results = folder / "results"
+    results.mkdir()
+    (results / "reference").symlink_to(ROOT / "results" / "reference")
+    return results
+
+
 def test_every_question_has_a_sweep_of_its_own() -> None:
     from places import ROOT
 
