@@ -46,7 +46,7 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     lines = [dose.Line.of_loss(loss) for loss in ("none", *LOSSES)]
     names = [name.replace("_", "\n") for name in there]
     panels = [
-        dose.Panel(arms, measure, "annotator", there, title, "annotator", names)
+        dose.Panel(arms, measure, "annotator", there, title, "annotator", names, joined=False)
         for measure, title in ((UTILITY, "In truth"), (PERCEIVED, "In the annotator's eyes"), (WIN_RATE, "Wins"))
     ]
     what = "Each loss by who gave the feedback; all annotators agree with gold utility about equally often."

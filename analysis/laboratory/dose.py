@@ -53,6 +53,8 @@ class Panel:
     arm: Arm = field(default_factory=dict)
     lines: Sequence[Line] | None = None
     """Where not all lines of the figure are in it."""
+    joined: bool = True
+    """Whether there is an order between the values, so that points may be joined."""
 
 
 def draw(panels: Sequence[Panel], lines: Sequence[Line], columns: int = 3) -> Figure:
@@ -97,7 +99,7 @@ def _panel(axis: Axes, panel: Panel, lines: Sequence[Line]) -> None:
         ]
         axis.errorbar(
             [place + offset for place in range(len(points))], middle, yerr=errors, color=line.colour,
-            marker=line.marker, linestyle=line.dashes, markersize=4, elinewidth=0.9, capsize=1.8,
+            marker=line.marker, linestyle=line.dashes if panel.joined else "none", markersize=4, elinewidth=0.9, capsize=1.8,
         )  # fmt: skip
     names = panel.names or [f"{value:g}" if isinstance(value, float) else str(value) for value in panel.values]
     axis.set_xticks(range(len(panel.values)), names)

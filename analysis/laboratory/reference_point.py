@@ -48,7 +48,7 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
         one.removeprefix("a ").removeprefix("the ").replace(" of ", "\nof ").replace("seen", "\nseen") for one in there
     ]
     panels = [
-        dose.Panel(arms, measure, "reference", there, "", "the annotator's reference point", names)
+        dose.Panel(arms, measure, "reference", there, "", "the annotator's reference point", names, joined=False)
         for measure in (UTILITY, WIN_RATE, TOKENS)
     ]
     lines = [dose.Line.of_loss(loss) for loss in LOSSES]
