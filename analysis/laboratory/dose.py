@@ -99,7 +99,8 @@ def _panel(axis: Axes, panel: Panel, lines: Sequence[Line]) -> None:
         ]
         axis.errorbar(
             [place + offset for place in range(len(points))], middle, yerr=errors, color=line.colour,
-            marker=line.marker, linestyle=line.dashes if panel.joined else "none", markersize=4, elinewidth=0.9, capsize=1.8,
+            marker=line.marker, linestyle=line.dashes if panel.joined else "none", markersize=4, elinewidth=0.9,
+            capsize=1.8,
         )  # fmt: skip
     names = panel.names or [f"{value:g}" if isinstance(value, float) else str(value) for value in panel.values]
     axis.set_xticks(range(len(panel.values)), names)
