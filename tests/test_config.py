@@ -52,7 +52,7 @@ def test_every_loss_and_start_resolve(loss: str, start: str) -> None:
     assert (config.start.train is None) == (start == "base")
     assert config.labels == {
         "loss": loss,
-        "start": start.removeprefix("archangel_"),  # SFT with other settings is still SFT
+        "start": start.removeprefix("archangel_").removeprefix("ladder_"),  # SFT with other settings is still SFT
         "model": "sandbox_small",
         "feedback": "sandbox",
         "seed": 0,

@@ -38,9 +38,9 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
             cost.interact(UTILITY, then, before, what)
         eyes = Family(arms, f"What {called} sees, and what is true")
         for loss, name in LOSSES.items():
-            after, before = _on(loss, biased), _on("none", biased)
-            eyes.compare(PERCEIVED, after, before, f"In the eyes of {called}, {name}", "its start")
-            eyes.compare(UTILITY, after, before, f"In truth, {name} on feedback of {called}", "its start")
+            aligned, start = _on(loss, biased), _on("none", biased)
+            eyes.compare(PERCEIVED, aligned, start, f"In the eyes of {called}, {name}", "its start")
+            eyes.compare(UTILITY, aligned, start, f"In truth, {name} on feedback of {called}", "its start")
         families += [cost, eyes]
     there = [name for name in (RATIONAL, NOISY, HUMAN, *BIASED) if name in arms.values("annotator")]
     lines = [dose.Line.of_loss(loss) for loss in ("none", *LOSSES)]
