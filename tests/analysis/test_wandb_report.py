@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from synthetic import SCRIPT, write_json, write_mixed, write_run
+from wandb.sdk.lib.wbauth import unauthenticate_session
 from wandb_server import ENTITY, KEY, Fault, WandbServer
 
 from analysis import markdown
@@ -23,6 +25,14 @@ from kto_bench.mirror import label_keys, summary_keys, wandb_id
 from kto_bench.results import Sweep
 
 TITLE = "kto_bench: small"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten() -> Iterator[None]:
+    """A process keeps the key of its first server, and its address: not for the tests of other files."""
+    yield
+    wandb.teardown()
+    unauthenticate_session()
 
 
 @contextmanager
