@@ -33,7 +33,7 @@ def sweeps() -> dict[str, Path]:
     found = {folder.name: HERE / "results" for folder in sorted((HERE / "results").iterdir())}
     laboratory = {question.sweep for question in questions()}
     references = sorted(folder.name for folder in REFERENCE.iterdir() if folder.is_dir())
-    return found | {name: REFERENCE.parent for name in references if name not in laboratory}
+    return found | {name: REFERENCE for name in references if name not in laboratory}
 
 
 def rebuild(name: str, out: Path) -> dict[str, Path]:
