@@ -97,6 +97,8 @@ Value = TypeVar("Value")
 _width: ContextVar[Width] = ContextVar("width", default="page")
 LEGEND_WIDTH = 0.94
 """Of the figure, at most: letters are a few per cent wider in print than on the screen that they are measured for."""
+DPI = 200
+"""Of PNG files; room for labels is made at the same resolution, since letters are not as wide at another one."""
 GRID = "#e3e3e3"
 
 
@@ -217,7 +219,7 @@ def settings(chosen: Width | None = None) -> AbstractContextManager[None]:
 
 def figure(height: float, chosen: Width | None = None) -> Figure:
     """An empty figure of the width that is being drawn for and a height in inches; its layout makes room for labels."""
-    return Figure(figsize=(WIDTHS[chosen or width()], height), layout="constrained")
+    return Figure(figsize=(WIDTHS[chosen or width()], height), layout="constrained", dpi=DPI)
 
 
 def legend(drawing: Figure, handles: Sequence[Artist]) -> Legend:
@@ -255,7 +257,7 @@ def save(drawing: Figure, folder: Path, name: str) -> tuple[Path, Path]:
     labels = drawing.get_tightbbox().padded(0.02)
     box = whole if _within(labels, whole) else Bbox.union([whole, labels])
     png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
-    drawing.savefig(png, dpi=200, bbox_inches=box, metadata={"Software": None})
+    drawing.savefig(png, dpi=DPI, bbox_inches=box, metadata={"Software": None})
     drawing.savefig(pdf, bbox_inches=box, metadata={"CreationDate": None, "Producer": None})
     return png, pdf
 
