@@ -43,7 +43,7 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     ]
     what = (
         "KTO on thumbs, by the weight of undesirable examples in the loss (desirable_weight is 1) and the annotator's "
-        "own loss aversion."
+        "own loss aversion. The thumbs of all annotators agree with gold utility equally often."
     )
     return [matching, alone], Drawing(dose.draw(panels, lines), dose.caption(what, arms))
 

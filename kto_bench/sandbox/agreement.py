@@ -3,8 +3,10 @@
     python -m kto_bench.sandbox.agreement                                    every simulated annotator of conf/annotator
     python -m kto_bench.sandbox.agreement length_biased --set length_bias=2  one, with other fields
     python -m kto_bench.sandbox.agreement median_human --at 0.75             the temperature that agrees so often
+    python -m kto_bench.sandbox.agreement median_human --at 0.75 --by thumbs the same, of thumbs
 
-*Agreement* is the share of pairs of unequal gold utility in which the better one is chosen. Two annotators that agree
+*Agreement* of choices is the share of pairs of unequal gold utility in which the better one is chosen; of thumbs, the
+probability that a completion with a thumb up is better than one with a thumb down. Two annotators whose answers agree
 with gold utility equally often are called equally informative: what a loss makes of them then differs by the kind of
 their errors and not by their number. It is measured on ``PAIRS`` comparisons that no feedback is made of, with the same
 luck for every annotator.
@@ -14,14 +16,15 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from scipy.stats import rankdata
 
@@ -34,6 +37,7 @@ from kto_bench.seeds import derive
 
 PAIRS = 10_000
 """The standard error of an agreement of 0.75 is 0.5 points, that of a difference of two annotators less."""
+Answers = Literal["choices", "thumbs"]
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -51,29 +55,28 @@ class Agreement:
 
 def agreement(annotator: Annotator) -> Agreement:
     """Measured on the comparisons described above; the same annotator gets the same answer."""
-    shown, seen = _measured()
-    up = np.array([thumb for own in annotator.approve(shown, _luck("thumbs")) for thumb in own])
-    ranks = rankdata(np.round(seen.utility, 9))
-    n_up, n_down = int(up.sum()), int((~up).sum())
-    area = (ranks[up].sum() - n_up * (n_up + 1) / 2) / (n_up * n_down) if n_up and n_down else float("nan")
-    return Agreement(_choices(annotator), float(area), float(up.mean()))
+    return Agreement(_choices(annotator), _thumbs(annotator), float(_up(annotator).mean()))
 
 
-def temperature_at(annotator: Annotator, share: float) -> float:
-    """The temperature at which ``annotator`` agrees with gold utility on ``share`` of the pairs.
+def temperature_at(annotator: Annotator, share: float, answers: Answers = "choices") -> float:
+    """The temperature at which ``answers`` of ``annotator`` agree with gold utility in ``share`` of the cases.
 
     Raises ConfigError where no temperature does, because its biases alone are wrong more often than that.
     """
+
+    def reached(temperature: float) -> float:
+        return _MEASURES[answers](with_temperature(annotator, temperature))
+
     low, high = 1e-3, 100.0
-    best = _choices(with_temperature(annotator, low))
+    best = reached(low)
     if not 0.5 < share <= best:
         raise ConfigError(
-            f"annotator {annotator.name!r}: it agrees with gold utility on at most {best:.3f} of the pairs, at "
-            f"temperature {low}; {share} is not between 0.5 and that: weaken its biases or its noise"
+            f"annotator {annotator.name!r}: its {answers} agree with gold utility in at most {best:.3f} of the cases, "
+            f"at temperature {low}; {share} is not between 0.5 and that: weaken its biases or its noise"
         )
     for _ in range(30):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if _choices(with_temperature(annotator, middle)) >= share else (low, middle)
+        low, high = (middle, high) if reached(middle) >= share else (low, middle)
     return low
 
 
@@ -117,6 +120,20 @@ def _choices(annotator: Annotator) -> float:
     return float(np.mean((chosen == (first > second))[unequal]))
 
 
+def _thumbs(annotator: Annotator) -> float:
+    up, ranks = _up(annotator), rankdata(np.round(_measured()[1].utility, 9))
+    n_up, n_down = int(up.sum()), int((~up).sum())
+    return float((ranks[up].sum() - n_up * (n_up + 1) / 2) / (n_up * n_down)) if n_up and n_down else float("nan")
+
+
+def _up(annotator: Annotator) -> NDArray[np.bool_]:
+    shown, _ = _measured()
+    return np.array([thumb for own in annotator.approve(shown, _luck("thumbs")) for thumb in own], dtype=bool)
+
+
+_MEASURES: dict[Answers, Callable[[Annotator], float]] = {"choices": _choices, "thumbs": _thumbs}
+
+
 @lru_cache(maxsize=1)
 def _measured() -> tuple[list[Candidates], Seen]:
     shown = comparisons(derive(0, "sandbox", "agreement"), PAIRS, held_out=False)
@@ -134,13 +151,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="presets; none: all of them")
     parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="other fields, for each of them")
     parser.add_argument("--at", type=float, metavar="SHARE", help="find the temperature at which they agree so often")
+    parser.add_argument(
+        "--by", choices=get_args(Answers), default="choices", help="whose agreement --at means (default: %(default)s)"
+    )
     chosen: Any = parser.parse_args(arguments)
     try:
         print(f"{'annotator':<20} {'temperature':>11} {'choices':>8} {'thumbs':>7} {'thumbs up':>9}")
         for name in chosen.names or presets():
             annotator = preset(name, chosen.set)
             if chosen.at is not None:
-                annotator = with_temperature(annotator, temperature_at(annotator, chosen.at))
+                annotator = with_temperature(annotator, temperature_at(annotator, chosen.at, chosen.by))
             found = agreement(annotator)
             shown = f"{_temperature(annotator):>11} {found.choices:>8.3f} {found.thumbs:>7.3f} {found.thumbs_up:>9.3f}"
             print(f"{name:<20} {shown}")

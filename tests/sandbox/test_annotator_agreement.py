@@ -1,9 +1,10 @@
 import pytest
+from omegaconf import OmegaConf
 from scipy.stats import mannwhitneyu
 
 from kto_bench.component import ConfigError
 from kto_bench.sandbox import agreement as module
-from kto_bench.sandbox.agreement import agreement, main, preset, presets, temperature_at, with_temperature
+from kto_bench.sandbox.agreement import CONF, agreement, main, preset, presets, temperature_at, with_temperature
 from kto_bench.sandbox.annotators import SimulatedAnnotator
 from kto_bench.sandbox.perception import Seen
 
@@ -41,8 +42,28 @@ def test_the_temperature_for_an_agreement():
     assert agreement(calibrated).choices == pytest.approx(0.8, abs=1e-3)
 
 
+def test_the_temperature_for_an_agreement_of_thumbs():
+    annotator = SimulatedAnnotator(status_quo=0.9)
+    calibrated = with_temperature(annotator, temperature_at(annotator, 0.8, "thumbs"))
+    assert agreement(calibrated).thumbs == pytest.approx(0.8, abs=1e-3)
+
+
+@pytest.mark.parametrize("case", sorted((CONF / "case").glob("loss_aversion/*")), ids=lambda path: path.stem)
+def test_thumbs_by_loss_aversion_say_equally_much(case):
+    fields = OmegaConf.load(case).feedback.annotator
+    found = agreement(preset("median_human", [f"{name}={value}" for name, value in fields.items()]))
+    assert found.thumbs == pytest.approx(0.75, abs=0.005)
+
+
+@pytest.mark.parametrize("case", sorted((CONF / "case").glob("reference_point/*")), ids=lambda path: path.stem)
+def test_thumbs_by_reference_point_say_equally_much(case):
+    fields = OmegaConf.load(case).feedback.annotator
+    found = agreement(preset("default", [f"{name}={value}" for name, value in fields.items()]))
+    assert found.thumbs == pytest.approx(0.75, abs=0.005)
+
+
 def test_an_agreement_that_biases_do_not_allow():
-    with pytest.raises(ConfigError, match=r"at most 0\.\d+ .* weaken its biases"):
+    with pytest.raises(ConfigError, match=r"choices .* at most 0\.\d+ .* weaken its biases"):
         temperature_at(SimulatedAnnotator(length_bias=5.0), 0.8)
 
 
@@ -51,6 +72,9 @@ def test_the_command(capsys):
     _, line = capsys.readouterr().out.strip().splitlines()
     assert line.split()[0] == "rational"
     assert float(line.split()[2]) == pytest.approx(0.7, abs=0.002)
+    main(["rational", "--at", "0.7", "--by", "thumbs"])
+    _, line = capsys.readouterr().out.strip().splitlines()
+    assert float(line.split()[3]) == pytest.approx(0.7, abs=0.002)
     with pytest.raises(SystemExit):
         main(["nobody"])
     assert "allowed: contradicting_crowds, default" in capsys.readouterr().err
