@@ -53,19 +53,16 @@ WIN_RATE = Measure("preference", "win rate", " points", PER_CENT, digits=1)
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """A paired difference between arms, or a difference of such differences, and what it says."""
+class Contrast(statistics.Difference):
+    """A paired difference between arms, or a difference of such differences, and how surely one is found."""
 
     label: str
     measure: Measure
-    value: float
-    low: float
-    high: float
-    p_value: float
-    seeds: int
-    prompts: int
     detectable: float
-    """The smallest true difference that so many seeds and prompts find in 4 of 5 studies, unadjusted."""
+    """The smallest true difference that so many seeds and prompts find in 4 of 5 studies."""
+    needed: int | None
+    """How many seeds, with these prompts, find a true difference of the size seen in 4 of 5 studies; None where no
+    number does, or one seed says nothing of others."""
     p_holm: float = float("nan")
     """Adjusted for its family; NaN until it has one."""
 
@@ -106,7 +103,8 @@ class Arms:
 
     def values(self, factor: str) -> list[Any]:
         """What a factor takes, sorted."""
-        return sorted(self.tables["outcomes"][factor].dropna().unique())
+        found: list[Any] = self.tables["outcomes"][factor].dropna().unique().tolist()
+        return sorted(found)
 
     def select(self, arm: Arm, table: str = "outcomes") -> pd.DataFrame:
         """The rows of an arm. Raises RecordError, naming what there is, where it has none."""
@@ -116,7 +114,8 @@ class Arms:
             if found.empty:
                 there = ", ".join(map(str, sorted(rows[factor].dropna().unique(), key=str)))
                 raise RecordError(
-                    f"sweep {self.sweep.name!r}: no finished run has {factor}={value!r} of {arm}; there are {there}"
+                    f"sweep {self.sweep.name!r}: no finished run has {factor}={value!r} of {arm}; there are {there}. "
+                    "Launch it again to finish it"
                 )
             rows = found
         return rows
@@ -130,10 +129,13 @@ class Arms:
         """The mean of an arm, with an interval over seeds and prompts."""
         return statistics.estimate(self.matrix(measure, arm).to_numpy(), bounded=measure.scale == PER_CENT)
 
-    def contrast(self, label: str, measure: Measure, first: Sequence[Arm], second: Sequence[Arm]) -> Contrast:
+    def contrast(
+        self, label: str, measure: Measure, first: Sequence[Arm], second: Sequence[Arm], comparisons: int = 1
+    ) -> Contrast:
         """The sum of the arms ``first`` minus the sum of the arms ``second``, on the seeds and prompts that all have.
 
-        [a, d] against [b, c] is the difference of differences (a - b) - (c - d).
+        [a, d] against [b, c] is the difference of differences (a - b) - (c - d). ``comparisons`` is the size of the
+        family that it is planned for: to be found, its p-value must pass the first step of Holm's method.
         """
         plus, minus = ([self.matrix(measure, arm) for arm in side] for side in (first, second))
         seeds, prompts = _common([*plus, *minus])
@@ -141,10 +143,10 @@ class Arms:
             raise RecordError(f"sweep {self.sweep.name!r}: the arms of {label!r} have no seed or prompt in common")
         left, right = (np.sum([frame.loc[seeds, prompts] for frame in side], axis=0) for side in (plus, minus))
         found = statistics.paired_difference(left, right)
-        least = statistics.minimum_detectable_effect(left - right)
-        return Contrast(
-            label, measure, found.value, found.low, found.high, found.p_value, found.seeds, found.prompts, least
-        )
+        least = statistics.minimum_detectable_effect(left - right, comparisons=comparisons)
+        plannable = found.seeds > 1 and found.value != 0
+        needed = statistics.needed_seeds(left - right, abs(found.value), comparisons=comparisons) if plannable else None
+        return Contrast(**vars(found), label=label, measure=measure, detectable=least, needed=needed)
 
     @property
     def sample(self) -> str:

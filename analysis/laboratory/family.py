@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pandas as pd
 
@@ -15,18 +16,31 @@ Words = Callable[[Contrast, bool], str]
 """The sentence of a contrast, and whether it stands."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A contrast before it is computed, which needs to know how many others there are."""
+
+    label: str
+    measure: Measure
+    first: list[Arm]
+    second: list[Arm]
+    words: Words
+
+
 class Family:
-    """Contrasts that answer one thing, each adjusted for all of them (Holm), and how to speak of them."""
+    """Contrasts that answer one thing, each adjusted for all of them (Holm), and how to speak of them.
+
+    All are asked for before the first is read.
+    """
 
     def __init__(self, arms: Arms, title: str) -> None:
         """Of the arms of one experiment; ``title`` says what is asked."""
         self.title = title
         self._arms = arms
-        self._found: list[tuple[Contrast, Words]] = []
+        self._asked: list[_Asked] = []
 
     def compare(self, measure: Measure, first: Arm, second: Arm, subject: str, other: str) -> None:
         """``first`` minus ``second``, called ``subject`` and ``other`` in the sentence."""
-        contrast = self._arms.contrast(f"{subject} − {other}", measure, [first], [second])
 
         def words(one: Contrast, stands: bool) -> str:
             if stands:
@@ -34,7 +48,7 @@ class Family:
                 return f"{subject} has {higher} {measure.noun} than {other}: {_evidence(one)}."
             return f"{subject} and {other} cannot be told apart in {measure.noun}: {_evidence(one)}. {_detectable(one)}"
 
-        self._found.append((contrast, words))
+        self._asked.append(_Asked(f"{subject} − {other}", measure, [first], [second], words))
 
     def interact(
         self,
@@ -49,7 +63,6 @@ class Family:
 
         ``what`` names the difference; ``grows`` and ``shrinks`` complete the sentence for either sign.
         """
-        contrast = self._arms.contrast(what, measure, [first[0], second[1]], [first[1], second[0]])
 
         def words(one: Contrast, stands: bool) -> str:
             if stands:
@@ -59,19 +72,22 @@ class Family:
                 f"{_detectable(one)}"
             )
 
-        self._found.append((contrast, words))
+        self._asked.append(_Asked(what, measure, [first[0], second[1]], [first[1], second[0]], words))
 
-    @property
+    @cached_property
     def contrasts(self) -> list[Contrast]:
         """All of them, with the p-values of Holm's method."""
-        adjusted = statistics.holm([contrast.p_value for contrast, _ in self._found])
-        return [replace(one, p_holm=float(p)) for (one, _), p in zip(self._found, adjusted, strict=True)]
+        size = len(self._asked)
+        found = [
+            self._arms.contrast(one.label, one.measure, one.first, one.second, comparisons=size) for one in self._asked
+        ]
+        adjusted = statistics.holm([one.p_value for one in found])
+        return [replace(one, p_holm=float(p)) for one, p in zip(found, adjusted, strict=True)]
 
     @property
     def sentences(self) -> list[str]:
         """One per contrast, in the order in which they came."""
-        words = (speak for _, speak in self._found)
-        return [speak(one, one.p_holm < ALPHA) for one, speak in zip(self.contrasts, words, strict=True)]
+        return [asked.words(one, one.p_holm < ALPHA) for one, asked in zip(self.contrasts, self._asked, strict=True)]
 
     @property
     def standing(self) -> int:
@@ -90,6 +106,7 @@ class Family:
                 "p (Holm)": text.p_value(one.p_holm),
                 "detectable": one.measure.shown(one.detectable),
                 "seeds × prompts": f"{one.seeds} × {one.prompts}",
+                "seeds that find one of this size": "none" if one.needed is None else f"{one.needed:,}",
             }
             for one in self.contrasts
         ]
@@ -104,4 +121,8 @@ def _evidence(one: Contrast) -> str:
 
 
 def _detectable(one: Contrast) -> str:
-    return f"A true difference of {one.measure.shown(one.detectable)} would be found by 4 of 5 such studies."
+    """What 4 of 5 studies find: which difference with these seeds, and with how many seeds a difference like this."""
+    found = f"A true difference of {one.measure.shown(one.detectable)} would be found by 4 of 5 such studies"
+    if one.needed is None:
+        return f"{found}, one of the size seen with no number of seeds."
+    return f"{found}, one of the size seen by 4 of 5 with {one.needed:,} seeds."

@@ -26,8 +26,9 @@ python -m analysis.laboratory            # this page and its figures, from the r
 
 No sentence below that holds a number is typed by hand. Differences are paired by seed and prompt; intervals are 95% and
 cover the draw of both; p-values are adjusted (Holm) for all contrasts of one list. *Cannot be told apart* is not
-*equal*: beside it stands the difference that such a study would have found in 4 of 5 cases. Models have 0.05M to 0.15M
-parameters and the world has 430 words: nothing here is known to carry over to large models.
+*equal*: beside it stand the difference that such a study would have found in 4 of 5 cases, and the seeds that would
+find one of the size seen, both at the first step of Holm's method. Models have 0.05M to 0.15M parameters and the world
+has 430 words: nothing here is known to carry over to large models.
 """
 
 

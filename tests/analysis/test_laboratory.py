@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,18 @@ def test_sentences_say_what_stands_and_what_could_have_been_found(arms: Arms) ->
     assert "95% interval" in stands
     assert open_.startswith("DPO and SimPO cannot be told apart in win rate: ")
     assert "would be found by 4 of 5 such studies" in open_
+    assert re.search(r"by 4 of 5 with \d[\d,]* seeds\.$|with no number of seeds\.$", open_)
     assert family.standing == 1
     assert [contrast.p_holm >= contrast.p_value for contrast in family.contrasts] == [True, True]
+
+
+def test_a_larger_family_needs_more_to_find_the_same(arms: Arms) -> None:
+    sides = [{"loss": "kto", "noise": 0.0}], [{"loss": "ipo", "noise": 0.0}]
+    alone, among = (arms.contrast("x", WIN_RATE, *sides, comparisons=size) for size in (1, 10))
+    assert among.value == alone.value
+    assert among.detectable > alone.detectable
+    assert alone.needed is not None
+    assert among.needed is None or among.needed > alone.needed
 
 
 @pytest.mark.parametrize(
