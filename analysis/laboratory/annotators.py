@@ -25,7 +25,8 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
         human.compare(UTILITY, _on(loss, HUMAN), _on(loss, RATIONAL), *told)
     for loss in ("dpo", "simpo"):
         then, before = ((_on("kto", who), _on(loss, who)) for who in (HUMAN, RATIONAL))
-        human.interact(UTILITY, then, before, f"From rational to human feedback, KTO's lead over {LOSSES[loss]}")
+        what = f"From rational to human feedback, KTO's lead over {LOSSES[loss]}"
+        human.interact(UTILITY, then, before, what, expected="higher")
     families = [human]
     for biased, called in BIASED.items():
         cost = Family(arms, f"Feedback of {called} against equally informative rational feedback")

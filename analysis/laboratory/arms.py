@@ -66,6 +66,14 @@ class Contrast(statistics.Difference):
     p_holm: float = float("nan")
     """Adjusted for its family; NaN until it has one."""
 
+    @property
+    def shown(self) -> str:
+        """The difference with its interval and adjusted p-value."""
+        p = text.p_value(self.p_holm)
+        said = p if p.startswith("<") else f"= {p}"
+        interval = self.measure.interval(self.low, self.high)
+        return f"{self.measure.shown(self.value, sign=True)} (95% interval {interval}, p {said})"
+
 
 class Arms:
     """The finished runs of a sweep with the factors of an experiment.

@@ -68,8 +68,10 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     theorem = Family(arms, "Disputes against the theorem")
     for share in (close, clear):
         when = f"With a majority of {share:.0%}"
-        theorem.compare(SERVED, at("kto", share), at("dpo", share), f"{when}, KTO", "DPO")
-        theorem.compare(SERVED, at("dpo", share), at(PREDICTED, share), f"{when}, DPO", "DPO's optimum (theorem 4.3)")
+        theorem.compare(SERVED, at("kto", share), at("dpo", share), f"{when}, KTO", "DPO", expected="higher")
+        theorem.compare(
+            SERVED, at("dpo", share), at(PREDICTED, share), f"{when}, DPO", "DPO's optimum (theorem 4.3)", "equal"
+        )
     losses = [dose.Line.of_loss(loss) for loss in ("none", *LOSSES)]
     optimum = dose.Line({"loss": PREDICTED}, "DPO's optimum (theorem 4.3)", "#0072B2", "^", ":")
     names = [f"{share:.0%}" for share in shares]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis import statistics, text
 from analysis.laboratory.arms import Arm, Arms, Contrast, Measure
+from analysis.laboratory.prediction import Expected, Verdict, verdict
 
 ALPHA = 0.05
 Words = Callable[[Contrast, bool], str]
@@ -25,6 +26,22 @@ class _Asked:
     first: list[Arm]
     second: list[Arm]
     words: Words
+    expected: Expected | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A contrast, whether it stands, what was predicted of it (if anything was), and the sentence that says so."""
+
+    contrast: Contrast
+    stands: bool
+    expected: Expected | None
+    sentence: str
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """None where nothing was predicted."""
+        return None if self.expected is None else verdict(self.expected, self.contrast.value, self.stands)
 
 
 class Family:
@@ -39,16 +56,18 @@ class Family:
         self._arms = arms
         self._asked: list[_Asked] = []
 
-    def compare(self, measure: Measure, first: Arm, second: Arm, subject: str, other: str) -> None:
+    def compare(
+        self, measure: Measure, first: Arm, second: Arm, subject: str, other: str, expected: Expected | None = None
+    ) -> None:
         """``first`` minus ``second``, called ``subject`` and ``other`` in the sentence."""
 
         def words(one: Contrast, stands: bool) -> str:
             if stands:
                 higher = "higher" if one.value > 0 else "lower"
-                return f"{subject} has {higher} {measure.noun} than {other}: {_evidence(one)}."
-            return f"{subject} and {other} cannot be told apart in {measure.noun}: {_evidence(one)}. {_detectable(one)}"
+                return f"{subject} has {higher} {measure.noun} than {other}: {one.shown}."
+            return f"{subject} and {other} cannot be told apart in {measure.noun}: {one.shown}. {_detectable(one)}"
 
-        self._asked.append(_Asked(f"{subject} − {other}", measure, [first], [second], words))
+        self._asked.append(_Asked(f"{subject} − {other}", measure, [first], [second], words, expected))
 
     def interact(
         self,
@@ -58,6 +77,7 @@ class Family:
         what: str,
         grows: str = "grows",
         shrinks: str = "shrinks",
+        expected: Expected | None = None,
     ) -> None:
         """(a - b) - (c - d) of the pairs ``first`` = (a, b) and ``second`` = (c, d): whether a difference changes.
 
@@ -66,13 +86,13 @@ class Family:
 
         def words(one: Contrast, stands: bool) -> str:
             if stands:
-                return f"{what} {grows if one.value > 0 else shrinks}: by {_evidence(one)} in {measure.noun}."
+                return f"{what} {grows if one.value > 0 else shrinks}: by {one.shown} in {measure.noun}."
             return (
-                f"{what}: whether it {grows} or {shrinks} cannot be told from {measure.noun}: {_evidence(one)}. "
+                f"{what}: whether it {grows} or {shrinks} cannot be told from {measure.noun}: {one.shown}. "
                 f"{_detectable(one)}"
             )
 
-        self._asked.append(_Asked(what, measure, [first[0], second[1]], [first[1], second[0]], words))
+        self._asked.append(_Asked(what, measure, [first[0], second[1]], [first[1], second[0]], words, expected))
 
     @cached_property
     def contrasts(self) -> list[Contrast]:
@@ -84,15 +104,20 @@ class Family:
         adjusted = statistics.holm([one.p_value for one in found])
         return [replace(one, p_holm=float(p)) for one, p in zip(found, adjusted, strict=True)]
 
-    @property
-    def sentences(self) -> list[str]:
+    @cached_property
+    def findings(self) -> list[Finding]:
         """One per contrast, in the order in which they came."""
-        return [asked.words(one, one.p_holm < ALPHA) for one, asked in zip(self.contrasts, self._asked, strict=True)]
+        found = []
+        for asked, one in zip(self._asked, self.contrasts, strict=True):
+            stands = one.p_holm < ALPHA
+            bare = Finding(one, stands, asked.expected, asked.words(one, stands))
+            found.append(replace(bare, sentence=f"{bare.sentence}{_judged(bare)}"))
+        return found
 
     @property
     def standing(self) -> int:
         """How many differ from 0."""
-        return sum(one.p_holm < ALPHA for one in self.contrasts)
+        return sum(one.stands for one in self.findings)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -113,11 +138,12 @@ class Family:
         return pd.DataFrame(rows)
 
 
-def _evidence(one: Contrast) -> str:
-    p = text.p_value(one.p_holm)
-    interval = one.measure.interval(one.low, one.high)
-    said = p if p.startswith("<") else f"= {p}"
-    return f"{one.measure.shown(one.value, sign=True)} (95% interval {interval}, p {said})"
+def _judged(finding: Finding) -> str:
+    if finding.verdict is None:
+        return ""
+    predicted = "Predicted to be equal, which is" if finding.expected == "equal" else "Predicted, but"
+    whole = finding.verdict if finding.stands else f"{predicted} {finding.verdict}"
+    return f" *{whole[0].upper()}{whole[1:]}.*"
 
 
 def _detectable(one: Contrast) -> str:

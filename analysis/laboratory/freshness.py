@@ -27,14 +27,14 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     fresh = Family(arms, "Fresh completions against offline ones")
     for loss, name in losses.items():
         told = f"{name[0].upper()}{name[1:]} with fresh completions in {online} rounds", f"{name} offline"
-        fresh.compare(UTILITY, *freshness(loss), *told)
+        fresh.compare(UTILITY, *freshness(loss), *told, expected="higher" if loss in PLAIN else None)
     variants = Family(arms, "Humanline against plain losses")
     for plain, humanline in HUMANLINE.items():
         name = PLAIN[plain]
         told = f"Offline, humanline {name}", f"plain {name}"
-        variants.compare(UTILITY, at(humanline, offline), at(plain, offline), *told)
+        variants.compare(UTILITY, at(humanline, offline), at(plain, offline), *told, expected="higher")
         told = f"Humanline {name} offline", f"plain {name} in {online} rounds"
-        variants.compare(UTILITY, at(humanline, offline), at(plain, online), *told)
+        variants.compare(UTILITY, at(humanline, offline), at(plain, online), *told, expected="equal")
         more, less = (f"is {than} for plain than for humanline {name}" for than in ("more", "less"))
         variants.interact(UTILITY, freshness(plain), freshness(humanline), "What fresh completions gain", more, less)
     lines = [dose.Line.of_loss(loss) for loss in losses]

@@ -21,8 +21,10 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     for share in shares[:-1]:
         weight = arms.select(kept(share, "corrected"))["weight"].iloc[0]
         some = f"KTO with {share:.0%} of the desirable examples and the weight {weight:.3g}"
-        family.compare(UTILITY, kept(share, "corrected"), kept(share, "equal"), some, "with equal weights")
-        family.compare(UTILITY, kept(share, "corrected"), kept(shares[-1], "corrected"), some, "with all of them")
+        family.compare(UTILITY, kept(share, "corrected"), kept(share, "equal"), some, "with equal weights", "higher")
+        family.compare(
+            UTILITY, kept(share, "corrected"), kept(shares[-1], "corrected"), some, "with all of them", "equal"
+        )
     lines = [
         dose.Line({"weights": "corrected"}, "weight that makes up for it", "#D55E00", "s"),
         dose.Line({"weights": "equal"}, "equal weights", "#6b6b6b", "o", "--"),

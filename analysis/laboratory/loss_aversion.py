@@ -18,7 +18,9 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     matching = Family(arms, "Weights that match the annotator")
     for one in averse:
         told = f"For an annotator whose losses weigh {one:g} times, KTO with the matching weight", "with equal weights"
-        matching.compare(UTILITY, {"aversion": one, "weight": one}, {"aversion": one, "weight": 1.0}, *told)
+        matching.compare(
+            UTILITY, {"aversion": one, "weight": one}, {"aversion": one, "weight": 1.0}, *told, expected="lower"
+        )
         effects = [
             ({"aversion": aversion, "weight": highest}, {"aversion": aversion, "weight": 1.0})
             for aversion in (one, 1.0)

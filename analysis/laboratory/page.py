@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
 from analysis import style
 from analysis.laboratory.arms import Arms
 from analysis.laboratory.family import Family
+from analysis.laboratory.prediction import Verdict
 from analysis.laboratory.question import Question
 from kto_bench.results import Sweep
 
@@ -24,11 +26,11 @@ biases. Each question below was a sweep; its records are in `results/reference/`
 python -m analysis.laboratory            # this page and its figures, from the records
 ```
 
-No sentence below that holds a number is typed by hand. Differences are paired by seed and prompt; intervals are 95% and
-cover the draw of both; p-values are adjusted (Holm) for all contrasts of one list. *Cannot be told apart* is not
-*equal*: beside it stand the difference that such a study would have found in 4 of 5 cases, and the seeds that would
-find one of the size seen, both at the first step of Holm's method. Models have 0.05M to 0.15M parameters and the world
-has 430 words: nothing here is known to carry over to large models.
+*Predicted* is what papers or common belief say, as each question tells. No sentence with a number is typed by hand.
+Differences are paired by seed and prompt; intervals are 95% and cover the draw of both; p-values are adjusted (Holm) in
+each list. *Cannot be told apart* is not *equal*: beside it stand the difference that such a study would
+have found in 4 of 5 cases, and the seeds that would find one of the size seen, both at the first step of Holm's method.
+Models have 0.05M to 0.15M parameters and the world has 430 words: nothing here is known to carry over to large models.
 """
 
 
@@ -37,24 +39,50 @@ def write(questions: list[tuple[Question, Sweep | None]], page: Path, figures: P
 
     A question without a sweep is on the page as not yet run.
     """
-    parts = [OPENING]
+    answered, sections = [], []
     for question, sweep in questions:
         if sweep is None:
-            parts.append(_heading(question) + "\n*Not yet run.*\n")
+            sections.append(_heading(question) + "\n*Not yet run.*\n")
             continue
         arms = Arms(sweep, question.factors)
         families, drawing = question.answer(arms)
         with style.settings():
             png, pdf = style.save(drawing.figure, figures, question.sweep)
         pdf.unlink()
-        parts.append(_section(question, sweep, families, drawing.caption, png.relative_to(page.parent).as_posix()))
-    page.write_text("\n".join(parts), encoding="utf-8")
+        answered.append((question, families))
+        sections.append(_section(question, sweep, families, drawing.caption, png.relative_to(page.parent).as_posix()))
+    page.write_text("\n".join([OPENING, *_in_short(answered), *sections]), encoding="utf-8")
+
+
+def _in_short(answered: list[tuple[Question, list[Family]]]) -> list[str]:
+    """What was predicted and how it came, then what was found besides; nothing where no question is answered."""
+    if not answered:
+        return []
+    findings = [(question, one) for question, families in answered for family in families for one in family.findings]
+    counts = Counter(one.verdict for _, one in findings if one.verdict)
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict))
+    predicted = [(question, one) for question, one in findings if one.verdict]
+    first = {question.title: one for question, one in reversed(predicted)}
+    rows = [
+        {
+            "question": question.title if first[question.title] is one else "",
+            "contrast": one.contrast.label,
+            "measure": one.contrast.measure.noun,
+            "predicted": one.expected,
+            "found": one.contrast.shown,
+            "verdict": f"**{one.verdict}**" if one.stands else one.verdict,
+        }
+        for question, one in predicted
+    ]
+    besides = [f"* {one.sentence}" for _, one in findings if one.stands and not one.verdict]
+    parts = [f"## In short\n\nOf {len(rows)} predictions: {told}.\n", markdown(pd.DataFrame(rows)) + "\n"]
+    return [*parts, "Found besides, where nothing was predicted:\n", "\n".join(besides) + "\n"] if besides else parts
 
 
 def _section(question: Question, sweep: Sweep, families: list[Family], caption: str, image: str) -> str:
     found = "\n\n".join(
         f"*{family.title}* ({family.standing} of {len(family.contrasts)} contrasts differ from 0)\n\n"
-        + "\n".join(f"* {sentence}" for sentence in family.sentences)
+        + "\n".join(f"* {finding.sentence}" for finding in family.findings)
         for family in families
     )
     table = pd.concat([family.table for family in families])

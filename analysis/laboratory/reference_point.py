@@ -42,7 +42,7 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     leads = Family(arms, "Whether BCO bears them better than KTO")
     for other in map(status_quo, (fixed[0], fixed[-1])):
         theirs, usual = ((at("kto", reference), at("bco", reference)) for reference in (other, USUAL))
-        leads.interact(UTILITY, theirs, usual, f"From {USUAL} to {other}, the lead of KTO over BCO")
+        leads.interact(UTILITY, theirs, usual, f"From {USUAL} to {other}, the lead of KTO over BCO", expected="lower")
     there = [*map(status_quo, fixed), *moving]
     names = [
         one.removeprefix("a ").removeprefix("the ").replace(" of ", "\nof ").replace("seen", "\nseen") for one in there

@@ -14,6 +14,7 @@ from analysis.laboratory.__main__ import main
 from analysis.laboratory.arms import UTILITY, WIN_RATE, Arms
 from analysis.laboratory.family import Family
 from analysis.laboratory.page import markdown
+from analysis.laboratory.prediction import Expected, verdict
 from analysis.laboratory.question import questions
 from kto_bench.results import RecordError, Sweep
 
@@ -76,7 +77,7 @@ def test_sentences_say_what_stands_and_what_could_have_been_found(arms: Arms) ->
     wrong = {loss: {"loss": loss, "noise": 0.3} for loss in ("kto", "dpo", "simpo")}
     family.compare(WIN_RATE, wrong["kto"], wrong["dpo"], "KTO", "DPO")
     family.compare(WIN_RATE, wrong["dpo"], wrong["simpo"], "DPO", "SimPO")
-    stands, open_ = family.sentences
+    stands, open_ = (finding.sentence for finding in family.findings)
     assert stands.startswith("KTO has higher win rate than DPO: +")
     assert "95% interval" in stands
     assert open_.startswith("DPO and SimPO cannot be told apart in win rate: ")
@@ -84,6 +85,35 @@ def test_sentences_say_what_stands_and_what_could_have_been_found(arms: Arms) ->
     assert re.search(r"by 4 of 5 with \d[\d,]* seeds\.$|with no number of seeds\.$", open_)
     assert family.standing == 1
     assert [contrast.p_holm >= contrast.p_value for contrast in family.contrasts] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("expected", "value", "stands", "said"),
+    [
+        ("higher", 0.1, True, "as predicted"),
+        ("higher", -0.1, True, "against the prediction"),
+        ("lower", -0.1, True, "as predicted"),
+        ("lower", 0.1, False, "not shown"),
+        ("equal", 0.1, False, "not contradicted"),
+        ("equal", 0.1, True, "against the prediction"),
+    ],
+)
+def test_verdicts(expected: Expected, value: float, stands: bool, said: str) -> None:
+    assert verdict(expected, value, stands) == said
+
+
+def test_a_sentence_ends_with_what_was_predicted(arms: Arms) -> None:
+    family = Family(arms, "Losses with wrong labels")
+    wrong = {loss: {"loss": loss, "noise": 0.3} for loss in ("kto", "dpo", "simpo")}
+    family.compare(WIN_RATE, wrong["kto"], wrong["dpo"], "KTO", "DPO", "lower")
+    family.compare(WIN_RATE, wrong["dpo"], wrong["simpo"], "DPO", "SimPO", "equal")
+    family.compare(WIN_RATE, wrong["simpo"], wrong["dpo"], "SimPO", "DPO", "higher")
+    family.compare(WIN_RATE, wrong["kto"], wrong["simpo"], "KTO", "SimPO")
+    against, equal, not_shown, nothing = (finding.sentence for finding in family.findings)
+    assert against.endswith(" *Against the prediction.*")
+    assert equal.endswith(" *Predicted to be equal, which is not contradicted.*")
+    assert not_shown.endswith(" *Predicted, but not shown.*")
+    assert nothing.endswith(").")
 
 
 def test_a_larger_family_needs_more_to_find_the_same(arms: Arms) -> None:
@@ -115,6 +145,8 @@ def test_the_page_says_what_was_planted(results: Path, tmp_path: Path) -> None:
     assert "DPO on clean feedback has higher gold utility than DPO with 30% of the labels turned round: +" in text
     assert "KTO on clean feedback and KTO with 30% of the labels turned round cannot be told apart" in text
     assert "What wrong labels cost is more for DPO than for KTO: by +" in text
+    assert "Of 2 predictions: " in text
+    assert "| **as predicted** |" in text
     assert "kto-bench -m +sweeps=laboratory/noise" in text
     assert "32 done; 4 seeds" in text
     assert (page.parent / "findings" / "laboratory_noise.png").stat().st_size > 10_000
