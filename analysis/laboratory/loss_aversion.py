@@ -25,7 +25,7 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
             ({"aversion": aversion, "weight": highest}, {"aversion": aversion, "weight": 1.0})
             for aversion in (one, 1.0)
         ]
-        what = f"What the weight {highest:g} adds, from an annotator of lambda 1 to {one:g},"
+        what = f"From an annotator of lambda 1 to one of {one:g}, what the weight {highest:g} adds"
         matching.interact(UTILITY, effects[0], effects[1], what)
     alone = Family(arms, "Weights and annotators, each over all values of the other")
     for weight in (one for one in weights if one != 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from analysis import text
 from analysis.laboratory import dose
 from analysis.laboratory.arms import TOKENS, UTILITY, WIN_RATE, Arm, Arms
 from analysis.laboratory.family import Family
@@ -22,7 +23,7 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
     fixed = sorted(arms.select({"point": "status_quo"})["status_quo"].unique())
 
     def status_quo(value: float) -> str:
-        return f"a status quo of {value:g}"
+        return f"a status quo of {text.number(value, 1)}"
 
     arms.derive(
         "reference", lambda row: status_quo(row["status_quo"]) if row["point"] == "status_quo" else CALLED[row["point"]]
