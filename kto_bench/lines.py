@@ -1,22 +1,24 @@
-"""Files of JSON lines: one object a line, as they happen; compressed once they are whole and shared."""
+"""Files of JSON lines: one object a line, as they happen; packed once they are whole and shared."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import lzma
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-PACKED = ".gz"
-"""How the name of a compressed file ends."""
+COMPRESSED, PACKED = ".gz", ".xz"
+"""How the name of a file ends that is written compressed, being long, and of one that was packed to be shared."""
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write all rows; compressed where the name ends in PACKED, as bytes that depend on the rows alone."""
+    """Write all rows; compressed where the name ends in COMPRESSED, as bytes that depend on the rows alone."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    if path.suffix == PACKED:
-        path.write_bytes(_compressed(text.encode()))
+    if path.suffix == COMPRESSED:
+        path.write_bytes(gzip.compress(text.encode(), mtime=0))
     else:
         path.write_text(text, encoding="utf-8")
 
@@ -39,15 +41,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     line that does not parse is what a killed process leaves, and is left out. Raises ValueError naming file and line
     for any other, and naming the file where it cannot be unpacked.
     """
-    source = path if path.is_file() else packed_name(path)
-    if not source.is_file():
+    try:
+        content = read_content(path)
+    except FileNotFoundError:
         return []
-    content = source.read_bytes()
-    if source.suffix == PACKED:
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError) as error:  # what gzip raises of a file that is no archive, or is not whole
-            raise ValueError(f"{source}: damaged ({error})") from error
     lines = content.split(b"\n")
     rows = []
     for number, line in enumerate(lines, start=1):
@@ -60,17 +57,32 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_content(path: Path) -> bytes:
+    """What a file, or what it was packed into, holds, decompressed.
+
+    Raises FileNotFoundError where neither is there, and ValueError naming the file where it is damaged.
+    """
+    source = path if path.is_file() else packed_name(path)
+    content = source.read_bytes()
+    try:
+        match source.suffix:
+            case ".gz":
+                return gzip.decompress(content)
+            case ".xz":
+                return lzma.decompress(content)
+            case _:
+                return content
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:  # no archive, or one that is not whole
+        raise ValueError(f"{source}: damaged ({error})") from error
+
+
 def packed_name(path: Path) -> Path:
     """What a file is called once it is packed."""
-    return path.with_name(f"{path.name}{PACKED}")
+    return path.with_name(f"{path.name.removesuffix(COMPRESSED)}{PACKED}")
 
 
 def pack(path: Path, into: Path) -> Path:
-    """Write the file, compressed, into the folder ``into``: same content, same bytes, whenever it is done."""
+    """Write the file, packed, into the folder ``into``: same content, same bytes, whenever it is done."""
     packed = packed_name(into / path.name)
-    packed.write_bytes(_compressed(path.read_bytes()))
+    packed.write_bytes(lzma.compress(read_content(path), preset=lzma.PRESET_EXTREME | lzma.PRESET_DEFAULT))
     return packed
-
-
-def _compressed(content: bytes) -> bytes:
-    return gzip.compress(content, mtime=0)

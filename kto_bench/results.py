@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from kto_bench import result_rows
-from kto_bench.lines import read_lines
+from kto_bench.lines import read_content, read_lines
 from kto_bench.methods import flatten as flatten
 from kto_bench.methods import superseded, variants
 from kto_bench.methods import varying as varying
@@ -298,7 +298,7 @@ def _run_folders(folder: Path) -> list[Path]:
 
 def _read_object(path: Path) -> tuple[dict[str, Any], str | None]:
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_content(path))
     except FileNotFoundError:
         return {}, f"{path.name} is missing"
     except ValueError:

@@ -1,7 +1,7 @@
 """``kto-bench-share``: the records of a finished sweep as small files, to be committed or sent to others.
 
-Everything is kept; files of JSON lines are compressed to about an eighth. Figures, tables and reports read packed
-records like any others.
+Everything is kept; what is long is packed, which makes a record about a tenth. What says which run it was stays
+legible. Figures, tables and reports read packed records like any others.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from kto_bench.lines import pack
+from kto_bench.lines import PACKED, pack
 from kto_bench.results import Record, RecordError, Sweep
 
 USAGE_ERROR = 2
+LEGIBLE = ("run.json", "status.json", "config.json", "environment.json", "scores.json", "timing.json", "data.json")
 UNFINISHED = ("pending", "running", "preempted", "unreadable")
 
 
@@ -46,10 +47,10 @@ def share(sweep: Sweep, into: Path) -> dict[str, int]:
 def _copy(record: Record, into: Path) -> None:
     into.mkdir(parents=True)
     for path in sorted(record.folder.iterdir()):
-        if path.suffix == ".jsonl":
-            pack(path, into)
-        elif path.is_file():
+        if path.suffix == PACKED or path.name in LEGIBLE:
             shutil.copyfile(path, into / path.name)
+        elif path.is_file():
+            pack(path, into)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

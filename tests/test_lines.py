@@ -48,6 +48,15 @@ def test_packed_lines_are_read_like_any_others(tmp_path: Path) -> None:
     assert read_lines(tmp_path / "shared" / "x.jsonl") == rows
 
 
+def test_what_was_written_compressed_is_read_under_its_name_when_it_is_packed(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    write_lines(path, [{"step": 1}])
+    assert read_lines(path) == [{"step": 1}]
+    assert pack(path, tmp_path).name == "x.jsonl.xz"
+    path.unlink()
+    assert read_lines(path) == [{"step": 1}]
+
+
 def test_a_file_goes_before_what_it_was_packed_into(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     write_lines(path, [{"step": 1}])
@@ -63,6 +72,6 @@ def test_a_damaged_packed_file_is_an_error_that_names_it(tmp_path: Path, content
     packed = pack(path, tmp_path)
     packed.write_bytes(packed.read_bytes()[:40] if content is None else content)
     path.unlink()
-    with pytest.raises(ValueError, match=r"x\.jsonl\.gz: damaged"):
+    with pytest.raises(ValueError, match=r"x\.jsonl\.xz: damaged"):
         read_lines(path)
     assert packed == packed_name(path)

@@ -32,8 +32,21 @@ def test_what_is_shared_says_the_same_and_is_smaller(results: Path, tmp_path: Pa
     before, after = Sweep.load("small", results), Sweep.load("small", tmp_path / "elsewhere")
     for table in ("runs", "outcomes", "completions", "benchmarks", "guards", "training"):
         pd.testing.assert_frame_equal(getattr(before, table), getattr(after, table))
-    sizes = [sum(path.stat().st_size for path in folder.rglob("*.json*")) for folder in (before.folder, after.folder)]
-    assert sizes[1] < sizes[0] / 4
+    assert [one.json("data_report.json") for one in before.records] == [
+        one.json("data_report.json") for one in after.records
+    ]
+    sizes = [sum(path.stat().st_size for path in folder.rglob("*.*")) for folder in (before.folder, after.folder)]
+    assert sizes[1] < sizes[0] / 5
+    legible = {path.name for path in after.folder.rglob("*.json")}
+    assert legible >= {"run.json", "status.json", "config.json", "environment.json", "scores.json"}
+
+
+def test_what_is_packed_can_be_shared_again(results: Path, tmp_path: Path) -> None:
+    assert main(["small", "--results", str(results), "--to", str(tmp_path / "once" / "small")]) == 0
+    assert main(["small", "--results", str(tmp_path / "once"), "--to", str(tmp_path / "twice" / "small")]) == 0
+    once, twice = (sorted((tmp_path / times / "small").rglob("*.*")) for times in ("once", "twice"))
+    assert [path.name for path in once] == [path.name for path in twice]
+    assert [path.read_bytes() for path in once] == [path.read_bytes() for path in twice]
 
 
 def test_by_default_it_becomes_a_reference_sweep(results: Path) -> None:
