@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import matplotlib as mpl
+from fontTools.subset import Options
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -100,6 +101,8 @@ LEGEND_WIDTH = 0.94
 DPI = 200
 """Of PNG files; room for labels is made at the same resolution, since letters are not as wide at another one."""
 GRID = "#e3e3e3"
+Options._drop_tables_default += ["GDEF", "GPOS", "GSUB"]
+"""Of the fonts in PDF files, whose letters have their places: reading these was most of the work of writing a file."""
 
 
 def loss_name(method: str) -> str:
