@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal, TypeVar
 
 import matplotlib as mpl
@@ -120,6 +121,13 @@ def short(label: str, limit: int | None = None) -> str:
         return label
     end = (limit - 1) // 2
     return f"{label[: limit - 1 - end].rstrip()}…{label[-end:].lstrip()}"
+
+
+def folded(label: str, limit: int) -> str:
+    """A label on lines of at most ``limit`` characters, broken between words, or else after hyphens, or else cut."""
+    words = " ".join(word if len(word) <= limit else word.replace("-", "- ") for word in label.split())
+    lines = wrap(words, limit, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(short(line.replace("- ", "-"), limit) for line in lines)
 
 
 def start_name(start: str) -> str:

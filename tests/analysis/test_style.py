@@ -117,6 +117,14 @@ def test_long_labels_keep_their_beginning_and_end():
     assert len(style.short("x" * 90)) == style.MAX_LABELS["page"]
 
 
+def test_long_labels_are_folded_between_words_or_after_hyphens_before_they_are_cut():
+    assert style.folded("MMLU, 0-shot", 16) == "MMLU, 0-shot"
+    assert style.folded("HumanEval, 0-shot", 16) == "HumanEval,\n0-shot"
+    assert style.folded("Mistral-7B-Instruct", 16) == "Mistral-7B-\nInstruct"
+    assert style.folded("Llama-3-Instruct 8B", 16) == "Llama-3-Instruct\n8B"
+    assert style.folded("a " + "x" * 20, 16) == "a\n" + style.short("x" * 20, 16)
+
+
 def drawing():
     with style.settings("column"):
         figure = style.figure(2, "column")
