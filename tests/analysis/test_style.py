@@ -5,6 +5,7 @@ from itertools import combinations
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 from places import ROOT
 
 from analysis import style
@@ -122,7 +123,20 @@ def test_long_labels_are_folded_between_words_or_after_hyphens_before_they_are_c
     assert style.folded("HumanEval, 0-shot", 16) == "HumanEval,\n0-shot"
     assert style.folded("Mistral-7B-Instruct", 16) == "Mistral-7B-\nInstruct"
     assert style.folded("Llama-3-Instruct 8B", 16) == "Llama-3-Instruct\n8B"
-    assert style.folded("a " + "x" * 20, 16) == "a\n" + style.short("x" * 20, 16)
+    assert style.folded("sandbox_arithmetic (acc)", 16) == "sandbox_\narithmetic (acc)"
+    assert style.folded("x" * 20, 16) == style.short("x" * 20, 16)
+    assert style.folded("one two three four five", 8) == style.short("one two three four five", 8)
+
+
+def test_a_figure_grows_with_a_legend_of_many_lines():
+    with style.at("column"), style.settings():
+        heights = []
+        for losses in (LOSSES[:2], FAMILY):
+            figure = style.figure(2)
+            style.legend(figure, [Line2D([], [], label=loss) for loss in losses])
+            heights.append(figure.get_size_inches()[1])
+    assert heights[0] == 2
+    assert heights[1] > 3
 
 
 def drawing():
