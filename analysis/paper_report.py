@@ -30,7 +30,9 @@ class Parts:
     def summary(self) -> list[str]:
         """How many claims have which verdict, and which."""
         if not self.claims:
-            return [f"{len(self.figures)} figures and {len(self.tables)} tables of published numbers."]
+            shown = {"figure": len(self.figures), "table": len(self.tables)}
+            counts = " and ".join(f"{count} {noun}{'s' * (count != 1)}" for noun, count in shown.items())
+            return [f"{counts} of published numbers."]
         tests = sum(bool(test.expected) for claim in self.claims for test in claim.tests)
         sentences = [f"{len(self.claims)} claims were tested, by {tests} comparisons of published counts."]
         for verdict in reversed(VERDICTS):
