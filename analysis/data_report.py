@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from analysis import style
 from analysis.registry import Drawing, Entry, NoDataError, Sheet
@@ -22,6 +22,8 @@ COLOURS = {"desirable": "#0072B2", "undesirable": "#D55E00", "demonstrated": "#0
 LINES: dict[str, Any] = {"desirable": style.SOLID, "undesirable": style.DASHED, "demonstrated": style.SOLID}
 MOST = 6
 """Different data of which lengths are drawn and examples shown; the table has all."""
+TICKS = ((1, (1, 1.5, 2, 3, 5, 7)), (2, (1, 2, 5)), (np.inf, (1,)))
+"""Of an axis that spans fewer decades than the first: the numbers that each decade has."""
 ROW_HEIGHT = 1.45
 """Inches per data set in the figure."""
 ROW_CHARACTERS = 20
@@ -94,7 +96,9 @@ def _steps(axis: Axes, part: dict[str, Any], colour: str, line: Any, label: str)
         density = counts / counts.sum() / np.diff(np.log(edges))
         axis.stairs(density, edges, color=colour, linestyle=line, label=label, linewidth=1.2)
         axis.set_xscale("log")
-        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        decades = np.log10(edges[-1] / edges[0])
+        axis.xaxis.set_major_locator(LogLocator(subs=next(subs for most, subs in TICKS if decades < most)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_ylim(bottom=0)
 

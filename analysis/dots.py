@@ -20,7 +20,9 @@ ROW_HEIGHT = 0.27
 COLUMN_HEIGHT = 1.9
 """Inches of the methods of a panel where the figure is as wide as a column and has many."""
 MAX_COLUMNS = 3
-TITLE_CHARACTERS = {1: (80, 34), 2: (34, 14), 3: (23, 14)}
+LINE_HEIGHT = 0.13
+"""Inches of a second line of a title."""
+TITLE_CHARACTERS = {1: (80, 34), 2: (34, 16), 3: (23, 16)}
 """Of a line of a title, by the number of columns, on a page and in a column."""
 
 
@@ -49,13 +51,14 @@ def draw(panels: Sequence[Panel]) -> style.Figure:
     lines = -(-len(panels) // columns)
     row_height = style.fitting(ROW_HEIGHT, min(ROW_HEIGHT, COLUMN_HEIGHT / len(names)))
     height = (row_height + 0.07 * (max(map(len, kinds)) - 1)) * len(names)
-    figure = style.figure(height=lines * (height + 0.72) + 0.45)
+    limit = style.fitting(*TITLE_CHARACTERS[columns])
+    titles = ["\n".join(style.folded(line, limit) for line in panel.title.split("\n")) for panel in panels]
+    above = LINE_HEIGHT * max(title.count("\n") for title in titles)
+    figure = style.figure(height=lines * (height + above + 0.72) + 0.45)
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-    for axis, panel, own in zip(axes, panels, kinds, strict=False):
+    for axis, panel, title, own in zip(axes, panels, titles, kinds, strict=False):
         _panel(axis, panel, names, own)
-        axis.set_title(
-            "\n".join(style.short(line, style.fitting(*TITLE_CHARACTERS[columns])) for line in panel.title.split("\n"))
-        )
+        axis.set_title(title)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     starts = sorted(everything["start"].unique(), key=style.start_order)
@@ -101,6 +104,8 @@ def _panel(axis: Axes, panel: Panel, names: list[tuple[str, bool]], kinds: list[
 
 def _label(name: tuple[str, bool], roomy: bool) -> str:
     """The name of a method; on two lines where there is room for them."""
-    if roomy:
-        return "\n".join(style.short(part) for part in method_name(*name).replace(", ", ",\n", 1).split("\n"))
-    return short_method_name(*name)
+    whole = method_name(*name).replace(", ", ",\n", 1)
+    if roomy and max(map(len, whole.split("\n"))) <= style.MAX_LABELS[style.width()]:
+        return whole
+    shorter = short_method_name(*name)
+    return shorter.replace(", ", ",\n", 1) if roomy else shorter

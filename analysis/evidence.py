@@ -143,8 +143,9 @@ def method_name(loss: str, one_completion_per_prompt: bool) -> str:
 def short_method_name(loss: str, one_completion_per_prompt: bool) -> str:
     """``method_name`` for a label of a figure."""
     name = method_name(loss, one_completion_per_prompt)
-    fits = len(name) <= style.fitting(style.MAX_LABELS["page"], style.MAX_LABELS["column"])
-    return name if fits else style.short(name.replace("one completion per prompt", "one per prompt"))
+    if len(name) > style.MAX_LABELS[style.width()]:
+        name = name.replace("one completion per prompt", "one per prompt").replace("reference point", "ref. point")
+    return style.short(name)
 
 
 def origins(rows: pd.DataFrame) -> list[str]:

@@ -34,6 +34,8 @@ UNDERPOWERED = (
     "These comparisons are underpowered: with this n and variation between seeds, not even the largest possible "
     f"difference is found with {100 * POWER:.0f}% chance."
 )
+LISTED = 200
+"""Differences that are not clear, of one question, that its list has, largest first; the table has all."""
 NAMED = 3
 """Differences in a secondary outcome that its sentence spells out, largest first."""
 
@@ -148,7 +150,9 @@ def _compare(question: Question) -> Finding:
             if found
             else f" {UNDERPOWERED}"
         )
-    return Finding(question.name, sentences, introduction, tuple(unclear))
+    if len(unclear) > LISTED:
+        introduction += f" The {LISTED} largest of {len(unclear):,} are listed; the table “Comparisons” has all."
+    return Finding(question.name, sentences, introduction, tuple(unclear[:LISTED]))
 
 
 def _plan(row: dict[str, Any], comparisons: int) -> str:

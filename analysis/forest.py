@@ -57,6 +57,10 @@ def draw(panels: Sequence[Panel], columns: int | None = None) -> Figure:
     return figure
 
 
+def _label(method: str) -> str:
+    return style.folded(style.loss_name(method), style.MAX_LABELS[style.width()])
+
+
 def _title(panel: Panel) -> str:
     return "\n".join(map(style.short, panel.title.split("\n")))
 
@@ -80,7 +84,7 @@ def _panel(axis: Axes, panel: Panel, methods: list[str], starts: list[str]) -> N
     for index in range(1, len(methods), 2):
         axis.axhspan(index - 0.5, index + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
     axis.set_ylim(len(methods) - 0.5, -0.5)
-    axis.set_yticks(range(len(methods)), [style.short(style.loss_name(method)) for method in methods])
+    axis.set_yticks(range(len(methods)), [_label(method) for method in methods])
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.06)

@@ -21,11 +21,14 @@ from analysis.registry import Drawing, NoDataError, Sheet
 Progress = Callable[[str], None]
 MAX_IMAGE_BYTES = 240_000
 """Of one figure within a page, so that a dozen of them leave it below 5 MB; the files beside it are whole."""
+MAX_ROWS = 2000
+"""Of one table within a page: comparisons grow with the square of the number of losses. Its files have all."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure or table as the page needs it; ``skipped`` is the reason where there is nothing to show."""
+    """A figure or table as the page needs it; ``skipped`` is the reason where there is nothing to show, ``left_out``
+    says what is not shown, and where it is."""
 
     name: str
     title: str
@@ -34,6 +37,7 @@ class Shown:
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     numeric: tuple[str, ...] = ()
+    left_out: str = ""
     skipped: str = ""
 
 
@@ -91,7 +95,16 @@ def table(name: str, title: str, make: Callable[[], Sheet], folder: Path, progre
     rows = tuple(tuple(map(str, row)) for row in sheet.display.itertuples(index=False, name=None))
     numeric = tuple(str(column) for column in sheet.display if latex.is_numeric(sheet.display[column]))
     columns = tuple(map(str, sheet.display.columns))
-    return Shown(name, title, sheet.caption, columns=columns, rows=rows, numeric=numeric)
+    left_out = f"The first {MAX_ROWS:,} of {len(rows):,} rows are here; tables/{name}.csv, beside this page, has all."
+    return Shown(
+        name,
+        title,
+        sheet.caption,
+        columns=columns,
+        rows=rows[:MAX_ROWS],
+        numeric=numeric,
+        left_out=left_out if len(rows) > MAX_ROWS else "",
+    )
 
 
 def _skipped(name: str, title: str, reason: NoDataError, stale: list[Path], progress: Progress) -> Shown:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from analysis import page
 from analysis.claims import VERDICTS, Claim, claims
+from analysis.drawers import Plan, figures
 from analysis.evidence import Evidence
 from analysis.registry import discover
 from kto_bench.published import Published
@@ -29,7 +30,9 @@ class Parts:
     def summary(self) -> list[str]:
         """How many claims have which verdict, and which."""
         if not self.claims:
-            return [f"{len(self.figures)} figures and {len(self.tables)} tables of published numbers."]
+            shown = {"figure": len(self.figures), "table": len(self.tables)}
+            counts = " and ".join(f"{count} {noun}{'s' * (count != 1)}" for noun, count in shown.items())
+            return [f"{counts} of published numbers."]
         tests = sum(bool(test.expected) for claim in self.claims for test in claim.tests)
         sentences = [f"{len(self.claims)} claims were tested, by {tests} comparisons of published counts."]
         for verdict in reversed(VERDICTS):
@@ -42,10 +45,8 @@ class Parts:
 
 def parts(evidence: Evidence, out: Path, progress: page.Progress) -> Parts:
     """Draw all figures and tables of papers that ``evidence`` has something for, into ``out``."""
-    figures = [
-        page.figure(name, entry.title, partial(entry.make, evidence), out / "figures", progress)
-        for name, entry in discover("PAPER_FIGURE").items()
-    ]
+    plans = [Plan(name, entry.title, partial(entry.make, evidence)) for name, entry in discover("PAPER_FIGURE").items()]
+    drawn = figures(plans, out / "figures", progress)
     tables = [
         page.table(name, entry.title, partial(entry.make, evidence), out / "tables", progress)
         for name, entry in discover("PAPER_TABLE").items()
@@ -55,7 +56,7 @@ def parts(evidence: Evidence, out: Path, progress: page.Progress) -> Parts:
         evidence.name,
         study.title if study else "",
         study.citation if study else "",
-        [shown for shown in figures if not shown.skipped],
+        [shown for shown in drawn if not shown.skipped],
         [shown for shown in tables if not shown.skipped],
         claims(evidence),
         study.caveats if study else [],

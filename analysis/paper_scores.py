@@ -153,7 +153,7 @@ def score_note(rows: pd.DataFrame) -> str:
     part = rows[rows["origin"] == PUBLISHED]
     if len(part):
         sizes = part.dropna(subset=["n"]).drop_duplicates("task")
-        n = ", ".join(f"{row['task_name']} {row['n']:.0f}" for row in rows_of(sizes))
+        n = "; ".join(f"{row['n']:,.0f} of {row['task_name']}" for row in rows_of(sizes))
         judges = " and ".join(sorted({judge for judge in part["judge"] if judge}))
         sources = "; ".join(sorted({str(source).partition(" (")[0] for source in part["source"]}))
         notes.append(

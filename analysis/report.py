@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis import page, paper_report
 from analysis.data_report import examples
+from analysis.drawers import Plan, figures
 from analysis.estimates import rows_of
 from analysis.evidence import Evidence
 from analysis.findings import findings
@@ -47,10 +48,8 @@ def build(
         page.table(name, entry.title, partial(entry.make, sweep), out / "tables", progress)
         for name, entry in discover("TABLE").items()
     ]
-    figures = [
-        page.figure(name, entry.title, partial(entry.make, sweep), out / "figures", progress)
-        for name, entry in discover("FIGURE").items()
-    ]
+    plans = [Plan(name, entry.title, partial(entry.make, sweep)) for name, entry in discover("FIGURE").items()]
+    drawn = figures(plans, out / "figures", progress)
     paper = paper_report.parts(Evidence(sweep, published), out, progress)
     progress("writing the page")
     written = (
@@ -60,7 +59,7 @@ def build(
             paper=paper,
             sweep=sweep.name,
             findings=found,
-            figures=figures,
+            figures=drawn,
             tables=tables,
             data=examples(sweep),
             samples=samples(sweep),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal, TypeVar
 
 import matplotlib as mpl
+from fontTools.subset import Options
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -97,9 +100,13 @@ Value = TypeVar("Value")
 _width: ContextVar[Width] = ContextVar("width", default="page")
 LEGEND_WIDTH = 0.94
 """Of the figure, at most: letters are a few per cent wider in print than on the screen that they are measured for."""
+LEGEND_HEIGHT = 0.6
+"""Inches that figures leave for it."""
 DPI = 200
 """Of PNG files; room for labels is made at the same resolution, since letters are not as wide at another one."""
 GRID = "#e3e3e3"
+Options._drop_tables_default += ["GDEF", "GPOS", "GSUB"]
+"""Of the fonts in PDF files, whose letters have their places: reading these was most of the work of writing a file."""
 
 
 def loss_name(method: str) -> str:
@@ -117,6 +124,16 @@ def short(label: str, limit: int | None = None) -> str:
         return label
     end = (limit - 1) // 2
     return f"{label[: limit - 1 - end].rstrip()}…{label[-end:].lstrip()}"
+
+
+def folded(label: str, limit: int) -> str:
+    """A label on one line or two of at most ``limit`` characters each, broken between words, or else after a hyphen or
+    underscore; ``short`` where that is not enough."""
+    words = " ".join(re.sub("(?<=[-_])", "\v", word) if len(word) > limit else word for word in label.split())
+    lines = wrap(words, limit, replace_whitespace=False, break_long_words=False, break_on_hyphens=False)
+    lines = [line.replace("\v", "") for line in lines]
+    fits = len(lines) <= 2 and all(len(line) <= limit for line in lines)
+    return "\n".join(lines) if fits else short(label, limit)
 
 
 def start_name(start: str) -> str:
@@ -223,14 +240,18 @@ def figure(height: float, chosen: Width | None = None) -> Figure:
 
 
 def legend(drawing: Figure, handles: Sequence[Artist]) -> Legend:
-    """A legend above all panels, with as many columns as fit the figure."""
+    """A legend above all panels, with as many columns as fit the figure, which grows where it has many lines."""
     columns = len(handles)
     while True:
         made = drawing.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2)
-        if columns <= 1 or made.get_window_extent().width <= LEGEND_WIDTH * drawing.bbox.width:
-            return made
+        box = made.get_window_extent()
+        if columns <= 1 or box.width <= LEGEND_WIDTH * drawing.bbox.width:
+            break
         made.remove()
         columns -= 1
+    width, height = drawing.get_size_inches()
+    drawing.set_size_inches(width, height + max(0.0, box.height / drawing.dpi - LEGEND_HEIGHT))
+    return made
 
 
 def start_handles(starts: Iterable[str]) -> list[Line2D]:

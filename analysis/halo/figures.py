@@ -17,12 +17,17 @@ from analysis.registry import Drawing
 
 MAIN = ("slic", "dpo", "kto", "ppo kl_weight=0", "simpo")
 """The losses that are drawn on one axis, unless the user names some."""
-MAX_ON_ONE_AXIS = 8
 COLUMNS = 4
 PANEL_HEIGHT = 1.32
 """Inches per row of panels."""
 LOW, HIGH = -5.0, 3.2
 """Ends of the value axis, in slopes at the reference point."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+"""Of the losses that share an axis: in grey print their colours are much alike."""
+MAX_ON_ONE_AXIS = len(MARKERS)
+MARKED = 0.16
+PLACES = np.linspace(0, MARKED, len(MARKERS), endpoint=False)
+"""Where a curve has its markers: the first, and the distance between two, as shares of the diagonal of its panel."""
 HUMAN = "#555555"
 DASHES = (0, (4, 1.5))
 SLOPE_RANGE, ENDLESS_RANGE = 8.0, 2.0
@@ -40,8 +45,9 @@ def together(studies: Sequence[Study], named: bool) -> Drawing:
         figure = style.figure(height=3.1 if side_by_side == 2 else 5.2)
         left, right = figure.subplots(2 // side_by_side, side_by_side, sharex=True, sharey=True)
         handles = [Line2D([], [], color=HUMAN, linestyle=DASHES, label="Kahneman-Tversky")]
-        for study in shown:
+        for study, marker, place in zip(shown, MARKERS, PLACES, strict=False):
             look = {"color": style.colour(study.subject.name), "linestyle": style.loss_line(study.subject.name)}
+            look |= {"marker": marker, "markersize": 3, "markevery": (place, MARKED)}
             handles.append(Line2D([], [], label=style.short(study.subject.title), **look))
             for axis, role in ((left, study.liked), (right, study.disliked)):
                 if role is not None:

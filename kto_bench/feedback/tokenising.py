@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import multiprocessing
 import os
-import signal
-import sys
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,6 +20,7 @@ import pyarrow as pa
 from kto_bench.feedback.tokenised import COMPLETION_FIELDS, COMPLETIONS, PROMPT_FIELDS, PROMPTS, TokenisedFeedback
 from kto_bench.feedback.tokens import Cut, Encoder
 from kto_bench.feedback.types import Feedback, FeedbackError, FeedbackKind, Messages, Row, iter_rows
+from kto_bench.helpers import available, helpers
 
 CHUNK = 512
 """Rows in one call of the tokenizer, and in one batch of the files; between calls ``progress`` is told."""
@@ -74,7 +70,7 @@ def cores() -> int:
     share = os.environ.get("OMP_NUM_THREADS", "")
     if share.isdigit() and int(share):
         return int(share)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available()
 
 
 @dataclass(frozen=True)
@@ -175,21 +171,13 @@ def _encode(
 
 @contextmanager
 def _pool(encoder: Encoder, workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes with a tokenizer each, that are gone afterwards.
-
-    They are forked where that is safe, which costs no imports. Each uses one thread: told in the environment before
-    the fork, since the tokenizer would else warn of what it guesses.
-    """
+    """Processes with a tokenizer each. Each uses one thread: told in the environment before they start, since the
+    tokenizer would else warn of what it guesses."""
     name, before = "TOKENIZERS_PARALLELISM", os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ[name] = "false"
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     try:
-        with ProcessPoolExecutor(workers, context, _begin, (encoder, os.getpid())) as pool:
-            try:
-                yield pool
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        with helpers(workers, _begin, encoder) as pool:
+            yield pool
     finally:
         if before is None:
             del os.environ[name]
@@ -197,18 +185,9 @@ def _pool(encoder: Encoder, workers: int) -> Iterator[ProcessPoolExecutor]:
             os.environ[name] = before
 
 
-def _begin(encoder: Encoder, parent: int) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):  # the parent stops its workers
-        signal.signal(number, signal.SIG_IGN)
+def _begin(encoder: Encoder) -> None:
     gc.disable()  # nothing here is a cycle, and many small objects come and go
     _worker["encoder"] = encoder
-
-    def end_with_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _work(prompts: list[Messages], rows: list[str], texts: list[str]) -> tuple[Cut, Cut]:

@@ -5,6 +5,7 @@ from itertools import combinations
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.lines import Line2D
 from places import ROOT
 
 from analysis import style
@@ -115,6 +116,27 @@ def test_long_labels_keep_their_beginning_and_end():
     assert style.short("abcdefghij", 5) == "ab…ij"
     assert style.short("KTO beta=0.1 learning_rate=0.0005 epochs=2").startswith("KTO beta=0.1")
     assert len(style.short("x" * 90)) == style.MAX_LABELS["page"]
+
+
+def test_long_labels_are_folded_between_words_or_after_hyphens_before_they_are_cut():
+    assert style.folded("MMLU, 0-shot", 16) == "MMLU, 0-shot"
+    assert style.folded("HumanEval, 0-shot", 16) == "HumanEval,\n0-shot"
+    assert style.folded("Mistral-7B-Instruct", 16) == "Mistral-7B-\nInstruct"
+    assert style.folded("Llama-3-Instruct 8B", 16) == "Llama-3-Instruct\n8B"
+    assert style.folded("sandbox_arithmetic (acc)", 16) == "sandbox_\narithmetic (acc)"
+    assert style.folded("x" * 20, 16) == style.short("x" * 20, 16)
+    assert style.folded("one two three four five", 8) == style.short("one two three four five", 8)
+
+
+def test_a_figure_grows_with_a_legend_of_many_lines():
+    with style.at("column"), style.settings():
+        heights = []
+        for losses in (LOSSES[:2], FAMILY):
+            figure = style.figure(2)
+            style.legend(figure, [Line2D([], [], label=loss) for loss in losses])
+            heights.append(figure.get_size_inches()[1])
+    assert heights[0] == 2
+    assert heights[1] > 3
 
 
 def drawing():
