@@ -238,16 +238,16 @@ def improvement(seeds: int) -> Callable[[Generator, int], float]:
 # Models
 
 
-def bradley_terry(seeds: int) -> Callable[[Generator, int], float]:
+def bradley_terry(seeds: int, prompts: int = 64) -> Callable[[Generator, int], float]:
     """Utilities with Gumbel noise, so that the model holds; some of the noise is the prompt's or the seed's."""
 
     def run(rng: Generator, studies: int) -> float:
         true = np.array([0.0, 0.4, 0.9])
         hits = 0.0
         for _ in range(studies):
-            own = rng.gumbel(size=(3, seeds, 64))
-            source = rng.random((3, seeds, 64))
-            noise = np.where(source < 0.5, rng.gumbel(size=(3, 1, 64)), own)
+            own = rng.gumbel(size=(3, seeds, prompts))
+            source = rng.random((3, seeds, prompts))
+            noise = np.where(source < 0.5, rng.gumbel(size=(3, 1, prompts)), own)
             if seeds > 1:
                 noise = np.where(source > 0.95, rng.gumbel(size=(3, seeds, 1)), noise)
             utility = true[:, None, None] + noise
@@ -258,16 +258,16 @@ def bradley_terry(seeds: int) -> Callable[[Generator, int], float]:
     return run
 
 
-def length_controlled(seeds: int) -> Callable[[Generator, int], float]:
+def length_controlled(seeds: int, prompts: int = 128) -> Callable[[Generator, int], float]:
     """Where answers are longer than the reference's, and length is rewarded."""
 
     def run(rng: Generator, studies: int) -> float:
         hits = 0
         for _ in range(studies):
-            theirs = rng.poisson(60, size=(1, 128)) * np.ones((seeds, 1))
-            ours = rng.poisson(75, size=(seeds, 128)).astype(float)
+            theirs = rng.poisson(60, size=(1, prompts)) * np.ones((seeds, 1))
+            ours = rng.poisson(75, size=(seeds, prompts)).astype(float)
             chance = special.expit(-0.4 + 1.2 * np.tanh((ours - theirs) / 12.0))
-            wins = rng.random((seeds, 128)) < chance
+            wins = rng.random((seeds, prompts)) < chance
             found = statistics.length_controlled_win_rate(wins, ours, theirs)
             hits += found.low <= special.expit(-0.4) <= found.high
         return 100 * hits / studies
@@ -391,7 +391,9 @@ OTHERS = [
     *(Study("performance profile", f"64 prompts × {s} seeds", profile(s)) for s in (1, 3, 5)),
     *(Study("probability of improvement", f"64 prompts × {s} seeds", improvement(s)) for s in (1, 3, 5)),
     *(Study("Bradley-Terry", f"3 methods, 64 prompts × {s} seeds", bradley_terry(s), (94.0, 97.0)) for s in (1, 3)),
+    Study("Bradley-Terry", "3 methods, 256 prompts × 1 seeds", bradley_terry(1, 256), tested=False),
     *(Study("length-controlled", f"128 prompts × {s} seeds", length_controlled(s), (94.0, 97.0)) for s in (1, 3)),
+    Study("length-controlled", "512 prompts × 1 seeds", length_controlled(1, 512), tested=False),
     *best_of_trials_studies(),
     Study("power of 80%", "128 prompts × 1 seed", power(1, 128, 0.0, 0.5), POWER),
     Study("power of 80%", "128 prompts × 2 seeds", power(2, 128, 0.15, 0.5), POWER),

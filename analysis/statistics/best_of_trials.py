@@ -121,10 +121,9 @@ def _fiducial(
     where e_0 and e are errors of the default's score and of the mean of the others, which share prompts.
 
     Upper end: the quantile of the expected best of a draw. Its lower quantile would be too high where settings differ
-    little, as the larger of two noisy numbers is too large, and a spread is never negative: with 8 trials that do not
-    differ, up to 26% of such ends were above the truth. But the expected best is at least the default, and at least
-    the expected best of the others, plus what the mixture of both adds. So the lower end is the higher one of these
-    two's, with spreads below 0 where noise explains more than all of s^2.
+    little, as the larger of two noisy numbers is too large, and a spread is never negative. But the expected best is at
+    least the default, and at least the expected best of the others, plus what the mixture of both adds. So the lower
+    end is the higher one of these two's, with spreads below 0 where noise explains more than all of s^2.
     """
     m, prompts = len(scores) - 1, errors.shape[1]
     sources = np.stack([errors[0], errors[1:].mean(axis=0)])
