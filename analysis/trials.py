@@ -27,12 +27,17 @@ class Trials:
     @property
     def score_name(self) -> str:
         """How the score is shown."""
-        return "win rate (%)" if self.score == "preference" else self.score.replace("_", " ")
+        return "win rate (%)" if self.bounded else self.score.replace("_", " ")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the score lies within [0, 1], as a win rate does."""
+        return self.score == "preference"
 
     @property
     def factor(self) -> float:
         """What the score is multiplied by where it is shown."""
-        return 100.0 if self.score == "preference" else 1.0
+        return 100.0 if self.bounded else 1.0
 
     def settings(self, trial: int) -> dict[str, Any]:
         """The value of every parameter of the loss's space."""

@@ -22,12 +22,12 @@ PANEL_HEIGHT = 1.8
 
 def curve(trials: Trials) -> BestOfTrials:
     """Expected best score by number of trials."""
-    return _best(trials.outcomes.tobytes(), trials.outcomes.shape, trials.cell)
+    return _best(trials.outcomes.tobytes(), trials.outcomes.shape, trials.cell, trials.bounded)
 
 
 @lru_cache  # both widths of the figure need it
-def _best(outcomes: bytes, shape: tuple[int, ...], cell: Cell) -> BestOfTrials:
-    return best_of_trials(np.frombuffer(outcomes).reshape(shape), stream("tuning", *cell))
+def _best(outcomes: bytes, shape: tuple[int, ...], cell: Cell, bounded: bool) -> BestOfTrials:
+    return best_of_trials(np.frombuffer(outcomes).reshape(shape), stream("tuning", *cell), bounded=bounded)
 
 
 def draw(sweep: Sweep) -> Drawing:
@@ -44,6 +44,7 @@ def draw(sweep: Sweep) -> Drawing:
         for axis, trials in zip(axes, tuned, strict=False):
             others = [found for cell, found in curves.items() if cell[:2] == trials.cell[:2] and cell != trials.cell]
             _panel(axis, trials, curves[trials.cell], others)
+        axes[0].set_ylim(*_view(tuned, curves))
         for axis in axes[len(tuned) :]:
             axis.set_visible(False)
         for axis in axes[max(0, len(tuned) - columns) : len(tuned)]:
@@ -62,12 +63,29 @@ def _panel(axis: Axes, trials: Trials, own: BestOfTrials, others: list[BestOfTri
     numbers = np.arange(1, own.value.size + 1)
     axis.fill_between(numbers, own.low * factor, own.high * factor, color=colour, alpha=0.18, linewidth=0)
     axis.plot(numbers, own.value * factor, color=colour, marker=style.marker(start), markersize=3.5)
-    scored = ~np.isnan(trials.outcomes).all(axis=1)
-    scores = np.nanmean(trials.outcomes[scored], axis=1) * factor
-    axis.plot(numbers[scored], scores, linestyle="none", marker="_", markersize=6, color="#333333")
+    scores = _scores(trials)
+    axis.plot(numbers, scores, linestyle="none", marker="_", markersize=6, color="#333333")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     where = f" from {style.start_name(start)}" + (f"\n{style.short(setting)}" if setting else "")
     axis.set_title(style.short(style.loss_name(method)) + where)
+
+
+def _scores(trials: Trials) -> np.ndarray:
+    """(trials,) as shown; NaN where a trial has no outcome."""
+    return np.array([np.nan if np.isnan(row).all() else np.nanmean(row) for row in trials.outcomes]) * trials.factor
+
+
+def _view(tuned: list[Trials], curves: dict[Cell, BestOfTrials]) -> tuple[float, float]:
+    """Both ends of the axis: all scores, and the intervals of the first trials. Bands of two or three trials, which
+    tell next to nothing about the best of them, would leave nothing of the curves to be seen."""
+    shown = []
+    for trials in tuned:
+        own = curves[trials.cell]
+        shown += [_scores(trials), np.stack([own.low[0], own.high[0]]) * trials.factor]
+    values = np.concatenate(shown)
+    values = values[np.isfinite(values)]
+    margin = 0.08 * np.ptp(values) or 1.0
+    return float(values.min() - margin), float(values.max() + margin)
 
 
 def _caption(tuned: list[Trials]) -> str:
@@ -80,10 +98,10 @@ def _caption(tuned: list[Trials]) -> str:
     return (
         f"Expected best {name} on validation prompts after tuning with n trials, by loss: the first trial is the "
         "default, the others are drawn from the loss's own space (mean over all orders in which they could have come; "
-        "unbiased). Dashes: the trials as they were run. Grey: the other losses of the same start. Band: 95% bootstrap "
-        "interval that captures the draw of validation prompts and of settings, not of the training seed. The best of "
-        "several noisy scores is too high, the more so the less settings matter: only the test scores of the winners "
-        "(in the table) say what tuning gained. "
+        "scores of the others are pulled together by as much as noise drives them apart, or the best would be too "
+        "high). Dashes: the trials as they were run. Grey: the other losses of the same start. Band: 95% interval that "
+        "captures the draw of validation prompts and of settings, taken as normal, not that of the training seed; it "
+        "goes on beyond the panel where it is cut, and has no upper end for two trials of an unbounded score. "
         + (f"{lost} trials diverged and count as the worst of their loss. " if lost else "")
         + f"n = {count} trials × {asked} validation prompts, 1 seed."
     )

@@ -110,10 +110,58 @@ def means() -> Iterator[Study]:
                 for share, name in ((0.0, "none"), (1.0, "as prompts"), (20.0, "dominant")):
                     if seeds == 1 and share:
                         continue
-                    known = (91.0, 98.5) if seeds == 2 else (93.0, 97.0)
+                    known = (94.0, 99.0) if seeds == 2 else (94.0, 96.0)
                     regime = f"{prompts} prompts × {seeds} seeds, effect of seeds: {name}"
                     tested = prompts == 64 and seeds < 10 and kind in TESTED
                     yield Study(kind, regime, mean_study(kind, seeds, prompts, share), known, tested)
+
+
+SHARES = special.expit(np.linspace(-6, 6, 61))
+"""Of seeds in the variance of a mean."""
+
+
+def width(seeds: int, extreme: Callable[[np.ndarray], float]) -> Callable[[Generator, int], float]:
+    """Extreme coverage over all shares of the seeds, for many prompts: an integral, which needs no study."""
+
+    def run(rng: Generator, studies: int) -> float:
+        del rng, studies
+        nodes, weights = np.polynomial.legendre.leggauss(200)
+        tail = ((nodes + 1) / 2) ** 4 / 2  # dense near 0, where few seeds agree by chance
+        weights = np.tile((nodes + 1) ** 3 / 8 * weights, 2)
+        chi_squares = stats.chi2(seeds - 1)
+        squares = np.concatenate([chi_squares.ppf(tail), chi_squares.isf(tail)]) / (seeds - 1)
+        share = SHARES[:, None]
+        widths = statistics.critical_width(share * squares, 1 - share, np.array(seeds - 1), np.array(1e9), 0.05)
+        return 100 * extreme((1 - 2 * special.ndtr(-widths)) @ weights)
+
+    return run
+
+
+def widths() -> Iterator[Study]:
+    """What ``critical_width`` comes to by itself."""
+    for seeds in (2, 3, 5, 10):
+        known = (94.0, 96.5) if seeds == 2 else (94.0, 96.0)
+        for name, extreme in (("least", np.min), ("most", np.max)):
+            yield Study("width", f"{seeds} seeds of any share, many prompts: {name}", width(seeds, extreme), known)
+
+
+def first_step(kind: str, seeds: int, share: float) -> Callable[[Generator, int], float]:
+    """How often equal methods differ with p < 0.05 / 12, Holm's first step in a family of 12; 0.42 is nominal."""
+
+    def run(rng: Generator, studies: int) -> float:
+        drawn = outcomes(kind, rng, 5 * studies, seeds, 64, share)
+        return 100 - covered(statistics.crossed(drawn).interval(1 - 0.05 / 12), 0.0)
+
+    return run
+
+
+def first_steps() -> Iterator[Study]:
+    """Small p-values."""
+    for kind in ("normal", "alike prompts"):
+        for seeds in (2, 3, 5):
+            for share, name in ((0.0, "none"), (1.0, "as prompts"), (20.0, "dominant")):
+                regime = f"{kind}, 64 prompts × {seeds} seeds, effect of seeds: {name}"
+                yield Study("p < 0.0042", regime, first_step(kind, seeds, share), (0.0, 2.5), False)
 
 
 # Counts
@@ -190,16 +238,16 @@ def improvement(seeds: int) -> Callable[[Generator, int], float]:
 # Models
 
 
-def bradley_terry(seeds: int) -> Callable[[Generator, int], float]:
+def bradley_terry(seeds: int, prompts: int = 64) -> Callable[[Generator, int], float]:
     """Utilities with Gumbel noise, so that the model holds; some of the noise is the prompt's or the seed's."""
 
     def run(rng: Generator, studies: int) -> float:
         true = np.array([0.0, 0.4, 0.9])
         hits = 0.0
         for _ in range(studies):
-            own = rng.gumbel(size=(3, seeds, 64))
-            source = rng.random((3, seeds, 64))
-            noise = np.where(source < 0.5, rng.gumbel(size=(3, 1, 64)), own)
+            own = rng.gumbel(size=(3, seeds, prompts))
+            source = rng.random((3, seeds, prompts))
+            noise = np.where(source < 0.5, rng.gumbel(size=(3, 1, prompts)), own)
             if seeds > 1:
                 noise = np.where(source > 0.95, rng.gumbel(size=(3, seeds, 1)), noise)
             utility = true[:, None, None] + noise
@@ -210,16 +258,16 @@ def bradley_terry(seeds: int) -> Callable[[Generator, int], float]:
     return run
 
 
-def length_controlled(seeds: int) -> Callable[[Generator, int], float]:
+def length_controlled(seeds: int, prompts: int = 128) -> Callable[[Generator, int], float]:
     """Where answers are longer than the reference's, and length is rewarded."""
 
     def run(rng: Generator, studies: int) -> float:
         hits = 0
         for _ in range(studies):
-            theirs = rng.poisson(60, size=(1, 128)) * np.ones((seeds, 1))
-            ours = rng.poisson(75, size=(seeds, 128)).astype(float)
+            theirs = rng.poisson(60, size=(1, prompts)) * np.ones((seeds, 1))
+            ours = rng.poisson(75, size=(seeds, prompts)).astype(float)
             chance = special.expit(-0.4 + 1.2 * np.tanh((ours - theirs) / 12.0))
-            wins = rng.random((seeds, 128)) < chance
+            wins = rng.random((seeds, prompts)) < chance
             found = statistics.length_controlled_win_rate(wins, ours, theirs)
             hits += found.low <= special.expit(-0.4) <= found.high
         return 100 * hits / studies
@@ -227,19 +275,54 @@ def length_controlled(seeds: int) -> Callable[[Generator, int], float]:
     return run
 
 
-def best_of_trials(settings: float, trial: int) -> Callable[[Generator, int], float]:
-    """Expected best of ``trial`` of 8; settings differ by ``settings`` standard errors of a score."""
+SETTINGS: dict[str, Callable[[Generator, tuple[int, ...]], np.ndarray]] = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "uniform": lambda rng, shape: rng.uniform(-(3**0.5), 3**0.5, shape),
+    "mostly good": lambda rng, shape: 1 - rng.exponential(size=shape),
+    "mostly bad": lambda rng, shape: rng.exponential(size=shape) - 1,
+}
+"""True scores of settings that are drawn, with mean 0 and variance 1."""
+
+
+def best_of_trials(
+    n: int, spread: float, kind: str = "normal", lead: float = 0.0, shared: float = 0.5, trials: int = 8
+) -> Callable[[Generator, int], float]:
+    """Expected best true score of ``n`` trials. Settings differ by ``spread`` standard errors of a score; the mean of
+    the others is ``lead`` times that above the default's (times one error if it is less). Prompts have effects on all
+    trials alike, with ``shared`` times the variance of single answers."""
 
     def run(rng: Generator, studies: int) -> float:
-        scores = settings / np.sqrt(128) * rng.normal(size=(200_000, 7))
-        scores[:, trial - 1 :] = -np.inf
-        true = np.maximum(scores.max(axis=1, initial=-np.inf), 0.0).mean()
+        def others(count: int, drawn: int) -> np.ndarray:
+            return (lead * max(spread, 1.0) + spread * SETTINGS[kind](rng, (count, drawn))) / np.sqrt(128)
+
+        true = np.maximum(others(200_000, n - 1).max(axis=1, initial=-np.inf), 0.0).mean() if n > 1 else 0.0
         hits = 0
         for _ in range(studies):
-            means = settings / np.sqrt(128) * rng.normal(size=(8, 1))
-            means[0] = 0.0
-            found = statistics.best_of_trials(means + rng.normal(size=(8, 128)), rng, replicates=400)
-            hits += found.low[trial - 1] <= true <= found.high[trial - 1]
+            scores = np.concatenate([np.zeros((1, 1)), others(trials - 1, 1)])
+            prompts = np.sqrt(shared) * rng.normal(size=(1, 128))
+            drawn = scores + prompts + rng.normal(size=(trials, 128))
+            found = statistics.best_of_trials(drawn, rng, replicates=1000)
+            hits += found.low[n - 1] <= true <= found.high[n - 1]
+        return 100 * hits / studies
+
+    return run
+
+
+def best_of_wins(n: int, spread: float) -> Callable[[Generator, int], float]:
+    """Expected best true win rate of ``n`` of 8 trials, whose log-odds differ by ``spread``; so do those of prompts."""
+    prompts = stats.norm.ppf((np.arange(1000) + 0.5) / 1000)
+
+    def run(rng: Generator, studies: int) -> float:
+        odds = np.linspace(-8, 8, 400)
+        rates = special.expit(odds[:, None] + prompts).mean(axis=1)
+        best = np.maximum(spread * rng.normal(size=(200_000, n - 1)).max(axis=1, initial=-np.inf), 0.0)
+        true = np.interp(best, odds, rates).mean()
+        hits = 0
+        for _ in range(studies):
+            settings = spread * rng.normal(size=(8, 1)) * (np.arange(8) > 0)[:, None]
+            wins = settings + rng.normal(size=128) + rng.logistic(size=(8, 128)) > 0
+            found = statistics.best_of_trials(wins.astype(float), rng, bounded=True, replicates=1000)
+            hits += found.low[n - 1] <= true <= found.high[n - 1]
         return 100 * hits / studies
 
     return run
@@ -271,19 +354,47 @@ def rate_power(rng: Generator, studies: int) -> float:
     return 100 * float(np.mean([statistics.two_proportions(a, 256, b, 256).p_value < 0.05 for a, b in wins]))
 
 
+def best_of_trials_studies() -> Iterator[Study]:
+    """Where settings are normal, by how much they differ; then what breaks the assumptions."""
+    kind = "best of trials"
+    for spread in (0.0, 0.5, 1.0, 4.0, 16.0):
+        for n in (1, 2, 4, 8):
+            regime = f"{n} of 8, settings differ by {spread:g} standard errors"
+            yield Study(kind, regime, best_of_trials(n, spread), (94.0, 97.5), spread in (0.0, 4.0) and n != 2)
+    for lead, name in ((1.0, "better"), (-1.0, "worse")):
+        for spread in (0.0, 1.0, 4.0, 16.0):
+            regime = f"8 of 8, settings differ by {spread:g}, by as much {name} than the default"
+            yield Study(kind, regime, best_of_trials(8, spread, lead=lead), (94.0, 97.5), False)
+    for other in ("uniform", "mostly good", "mostly bad"):
+        for spread in (1.0, 4.0, 16.0):
+            for n in (2, 8):
+                regime = f"{n} of 8, settings {other}, differ by {spread:g}"
+                yield Study(kind, regime, best_of_trials(n, spread, other), (0.0, 100.0), False)
+    for spread in (0.0, 1.0, 4.0):
+        regime = f"8 of 8, settings differ by {spread:g}, prompts equally hard"
+        yield Study(kind, regime, best_of_trials(8, spread, shared=0.0), (93.0, 98.5), False)
+    for spread in (0.0, 0.5, 1.0):
+        for n in (2, 8):
+            regime = f"{n} of 8, wins whose log-odds differ by {spread:g}"
+            yield Study(kind, regime, best_of_wins(n, spread), (94.0, 97.5), False)
+    for trials in (3, 16):
+        for spread in (0.0, 4.0):
+            regime = f"{trials} of {trials}, settings differ by {spread:g}"
+            yield Study(kind, regime, best_of_trials(trials, spread, trials=trials), (93.0, 98.5), False)
+
+
 POWER = (78.0, 82.0)
 OTHERS = [
     Study("Wilson", "100 prompts, averaged over rates from 2 to 98%", wilson),
     Study("two proportions (Newcombe)", "128 prompts each, averaged over rates", two_proportions),
-    *(Study("interquartile mean", f"64 prompts × {s} seeds", interquartile_mean(s), (93.0, 97.0)) for s in (1, 3, 5)),
-    *(Study("performance profile", f"64 prompts × {s} seeds", profile(s), (93.0, 97.0)) for s in (1, 3, 5)),
-    *(Study("probability of improvement", f"64 prompts × {s} seeds", improvement(s), (93.0, 97.0)) for s in (1, 3, 5)),
-    *(Study("Bradley-Terry", f"3 methods, 64 prompts × {s} seeds", bradley_terry(s), (93.0, 97.5)) for s in (1, 3)),
-    *(Study("length-controlled", f"128 prompts × {s} seeds", length_controlled(s), (93.0, 97.5)) for s in (1, 3)),
-    Study("best of trials", "1 of 8, settings differ 4 standard errors", best_of_trials(4, 1), (92.5, 96.0)),
-    Study("best of trials", "4 of 8, settings differ 4 standard errors", best_of_trials(4, 4), (80.0, 92.0), False),
-    Study("best of trials", "8 of 8, settings differ 4 standard errors", best_of_trials(4, 8), (70.0, 85.0), False),
-    Study("best of trials", "8 of 8, settings do not differ", best_of_trials(0, 8), (25.0, 40.0), False),
+    *(Study("interquartile mean", f"64 prompts × {s} seeds", interquartile_mean(s)) for s in (1, 3, 5)),
+    *(Study("performance profile", f"64 prompts × {s} seeds", profile(s)) for s in (1, 3, 5)),
+    *(Study("probability of improvement", f"64 prompts × {s} seeds", improvement(s)) for s in (1, 3, 5)),
+    *(Study("Bradley-Terry", f"3 methods, 64 prompts × {s} seeds", bradley_terry(s), (94.0, 97.0)) for s in (1, 3)),
+    Study("Bradley-Terry", "3 methods, 256 prompts × 1 seeds", bradley_terry(1, 256), tested=False),
+    *(Study("length-controlled", f"128 prompts × {s} seeds", length_controlled(s), (94.0, 97.0)) for s in (1, 3)),
+    Study("length-controlled", "512 prompts × 1 seeds", length_controlled(1, 512), tested=False),
+    *best_of_trials_studies(),
     Study("power of 80%", "128 prompts × 1 seed", power(1, 128, 0.0, 0.5), POWER),
     Study("power of 80%", "128 prompts × 2 seeds", power(2, 128, 0.15, 0.5), POWER),
     Study("power of 80%", "128 prompts × 3 seeds", power(3, 128, 0.15, 0.5), POWER),
@@ -295,7 +406,7 @@ OTHERS = [
 
 def all_studies() -> list[Study]:
     """Every row of the table."""
-    return [*means(), *OTHERS]
+    return [*means(), *widths(), *first_steps(), *OTHERS]
 
 
 def measure(study: Study, studies: int = STUDIES) -> float:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy import special
 
-from analysis.statistics.crossed import Matrix
+from analysis.statistics.crossed import Matrix, crossed
+from analysis.statistics.means import bounded_interval
 
-REPLICATES = 4000
+REPLICATES = 20_000
+_GRID = np.linspace(-8, 8, 1601)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ def expected_best(scores: Matrix) -> Matrix:
 
     which is unbiased for the expected best of n trials (Tang et al. 2020, "Showing Your Work Doesn't Always Work",
     arXiv 2004.13705; the plug-in estimator of Dodge et al. 2019, "Show Your Work", arXiv 1909.03004, is too low). It
-    does not depend on the order in which the others were tried.
+    does not depend on the order in which the others were tried. The best of noisy scores is higher than the score of
+    the best, which nothing here corrects; ``best_of_trials`` does.
     """
     others = np.sort(np.maximum(scores[..., 1:], scores[..., :1]), axis=-1)
     m = others.shape[-1]
@@ -42,42 +47,110 @@ def expected_best(scores: Matrix) -> Matrix:
 
 
 def best_of_trials(
-    outcomes: Matrix, rng: Generator, confidence: float = 0.95, replicates: int = REPLICATES
+    outcomes: Matrix,
+    rng: Generator,
+    *,
+    bounded: bool = False,
+    confidence: float = 0.95,
+    replicates: int = REPLICATES,
 ) -> BestOfTrials:
-    """``expected_best`` of the mean scores of ``outcomes`` (trials, prompts), with an interval.
+    """The expected best *true* score of n = 1, 2, ... trials from ``outcomes`` (trials, prompts), with an interval.
 
-    Captures the draw of prompts, which all trials share, and that of the settings that were tried (bootstrap of both,
-    percentiles); not the training seed, of which tuning has one. The best of noisy scores is higher than the score of
-    the best, which nothing here corrects. Coverage of the expected best *true* score, measured with 8 trials and 128
-    prompts: 94% and above where settings differ by much more than the noise of a score, 89% and above where by about as
-    much; where they do not differ at all it falls from 95% for the first trial to 51% for the
-    best of eight. Those settings were uniformly spread; where they are normal (four standard errors of a score), a best
-    of few is poorly known however it is resampled: 93% for the first, 86% for four, 77% for eight.
+    The first trial is fixed, the others are draws from a space. Value: ``expected_best`` of the scores, the drawn ones
+    pulled towards their mean until they differ by no more than their true scores do (the variance of scores less that
+    of noise). Without this the best of several noisy scores is too high, and the more so the less settings matter.
 
-    A trial without any outcome (NaN: it diverged) counts as the worst one that has some.
+    Interval: captures the draw of prompts, which all trials share, and that of the settings that were tried; not the
+    training seed, of which tuning has one. That of the first trial alone is the one ``estimate`` gives. The others
+    take the true scores of settings as normal, and are fiducial (generalised pivots, Weerahandi 1993, JASA 88:899):
+    mean and spread of settings are drawn given what was seen, and each draw has an expected best. How often they hold
+    the truth, and what it costs where settings are not normal, is in docs/tuning.md.
+
+    Of two trials nothing is known about the spread of settings, so the best of both has no upper end. ``bounded``
+    outcomes (within [0, 1]) have intervals within [0, 1]. A trial without any outcome (NaN: it diverged) counts as the
+    worst one that has some.
     """
-    trials, prompts = outcomes.shape
-    observed = ~np.isnan(outcomes)
-    lost: NDArray[np.bool_] = ~np.asarray(observed.any(axis=1))
+    complete = _with_lost(np.asarray(outcomes, dtype=float))
+    trials, prompts = complete.shape
+    scores = np.nanmean(complete, axis=1)
+    first = bounded_interval(complete[None, :1], confidence) if bounded else crossed(complete[:1]).interval(confidence)
+    low, high = np.full(trials, first[0]), np.full(trials, np.inf)
+    high[0] = first[1].item()
+    if trials > 2 and prompts > 1:
+        errors = _errors(complete)
+        noise = float(((errors[1:] - errors[1:].mean(axis=0)) ** 2).sum()) / (trials - 2)
+        low[1:], high[1:] = _fiducial(scores, errors, noise, rng, 1 - confidence, replicates)
+        scores = _without_noise(scores, noise)
+    value = expected_best(scores)
+    low, high = np.minimum(low, value), np.maximum(high, value)
+    return BestOfTrials(value, *((np.maximum(low, 0.0), np.minimum(high, 1.0)) if bounded else (low, high)))
+
+
+def _with_lost(outcomes: Matrix) -> Matrix:
+    """``outcomes`` with those of the worst trial in place of a trial's that has none."""
+    lost: NDArray[np.bool_] = np.asarray(np.isnan(outcomes).all(axis=1))
     if lost.all():
         raise ValueError("best_of_trials needs at least one outcome that is not NaN")
-    weights = _resampling_counts(prompts, prompts, replicates, rng)
-    with np.errstate(invalid="ignore"):
-        means = (weights @ np.where(observed, outcomes, 0.0).T) / (weights @ observed.T.astype(float))
-    others = rng.integers(1, trials, size=(replicates, trials - 1)) if trials > 1 else np.empty((replicates, 0), int)
-    chosen = np.concatenate([np.zeros((replicates, 1), dtype=int), others], axis=1)
-    drawn = expected_best(np.take_along_axis(_with_lost(means, lost), chosen, axis=1))
-    low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2], axis=0)
-    scores = np.array([np.nan if gone else np.nanmean(row) for gone, row in zip(lost, outcomes, strict=True)])
-    return BestOfTrials(expected_best(_with_lost(scores, lost)), low, high)
+    worst = np.nanmean(outcomes[~lost], axis=1).argmin()
+    return np.where(lost[:, None], outcomes[~lost][worst], outcomes)
 
 
-def _with_lost(scores: Matrix, lost: NDArray[np.bool_]) -> Matrix:
-    worst = scores[..., ~lost].min(axis=-1, keepdims=True)
-    return np.where(lost, worst, scores)
+def _errors(outcomes: Matrix) -> Matrix:
+    """(trials, prompts): what each prompt adds to the error of each score; times its transpose, their covariance."""
+    observed = ~np.isnan(outcomes)
+    centred = np.where(observed, outcomes - np.nanmean(outcomes, axis=1, keepdims=True), 0.0)
+    prompts = outcomes.shape[1]
+    return centred / observed.sum(axis=1, keepdims=True) * math.sqrt(prompts / (prompts - 1))
 
 
-def _resampling_counts(n: int, draws: int, replicates: int, rng: Generator) -> Matrix:
-    """(replicates, n): how often each of n items is drawn in ``draws`` draws with replacement."""
-    chosen = rng.integers(n, size=(replicates, draws)) + n * np.arange(replicates)[:, None]
-    return np.bincount(chosen.ravel(), minlength=replicates * n).reshape(replicates, n).astype(float)
+def _without_noise(scores: Matrix, noise: float) -> Matrix:
+    """Scores (trials,), the drawn ones with the variance that true scores have; ``noise`` is what noise adds to it."""
+    drawn = scores[1:]
+    seen = drawn.var(ddof=1)
+    share = math.sqrt(max(0.0, 1 - noise / seen)) if seen > 0 else 0.0
+    return np.concatenate([scores[:1], drawn.mean() + share * (drawn - drawn.mean())])
+
+
+def _fiducial(
+    scores: Matrix, errors: Matrix, noise: float, rng: Generator, alpha: float, replicates: int
+) -> tuple[Matrix, Matrix]:
+    """Ends for n = 2, 3, ... trials. Draws, all (replicates,), with m drawn settings seen with variance s^2:
+
+        default = x_0 - e_0,    spread^2 = s^2 (m - 1) / chi2_(m-1) - noise,    mean = x - e - spread z / sqrt(m),
+
+    where e_0 and e are errors of the default's score and of the mean of the others, which share prompts.
+
+    Upper end: the quantile of the expected best of a draw. Its lower quantile would be too high where settings differ
+    little, as the larger of two noisy numbers is too large, and a spread is never negative. But the expected best is at
+    least the default, and at least the expected best of the others, plus what the mixture of both adds. So the lower
+    end is the higher one of these two's, with spreads below 0 where noise explains more than all of s^2.
+    """
+    m, prompts = len(scores) - 1, errors.shape[1]
+    sources = np.stack([errors[0], errors[1:].mean(axis=0)])
+    error, shared = rng.multivariate_normal(np.zeros(2), sources @ sources.T, size=replicates).T
+    student = np.sqrt((prompts - 1) / rng.chisquare(prompts - 1, replicates))
+    square = scores[1:].var(ddof=1) * (m - 1) / rng.chisquare(m - 1, replicates) - noise
+    signed = np.sign(square) * np.sqrt(np.abs(square))
+    spread = np.maximum(signed, 0.0)
+    default = scores[0] - student * error
+    mean = scores[1:].mean() - student * shared - spread * rng.normal(size=replicates) / math.sqrt(m)
+    behind = np.divide(default - mean, spread, out=np.zeros(replicates), where=spread > 0)
+    larger = np.maximum(default, mean)
+    lows, highs = np.empty(m), np.empty(m)
+    for drawn in range(1, m + 1):
+        gains = _gains(drawn)
+        best = larger + spread * np.interp(behind, _GRID, gains)
+        mixed = best - np.maximum(default, mean + spread * gains[0])
+        either = np.stack([default, mean + signed * gains[0]]) + mixed
+        lows[drawn - 1] = np.quantile(either, alpha / 2, axis=1).max()
+        highs[drawn - 1] = np.quantile(best, 1 - alpha / 2)
+    return lows, highs
+
+
+@lru_cache
+def _gains(drawn: int) -> Matrix:
+    """E max(z, best of so many standard normals) - max(z, 0) for z on the grid: an integral of 1 - Phi^drawn from z."""
+    beyond = 1 - special.ndtr(_GRID) ** drawn
+    steps = (beyond[1:] + beyond[:-1]) / 2 * np.diff(_GRID)
+    gains: Matrix = np.append(np.cumsum(steps[::-1])[::-1], 0.0) - np.maximum(-_GRID, 0.0)
+    return gains

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import binomtest, nct, ttest_1samp
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
@@ -228,22 +228,78 @@ def test_expected_best_is_unbiased():
     assert expected_best(scores).mean(axis=0)[1:] == pytest.approx([1 / 2, 2 / 3, 3 / 4, 4 / 5, 5 / 6], abs=0.005)
 
 
-def test_best_of_trials_holds_its_values_and_knows_where_its_spread_is_from():
-    outcomes = rng(6).binomial(1, [[0.4], [0.3], [0.7], [0.5]], size=(4, 100)).astype(float)
+def test_best_of_trials_takes_noise_out_of_the_drawn_scores():
+    # Each trial answers two prompts, score + d and score - d, so noise adds the variance of d to that of scores:
+    # d = 0, 0.6, 1.2 adds 0.36 to the 1 of scores 1, 2, 3. True scores have 0.64: pulled by 0.8 to 1.2, 2, 2.8.
+    outcomes = np.array([[0.0, 0.0], [1.0, 1.0], [2.6, 1.4], [4.2, 1.8]])
     found = best_of_trials(outcomes, rng())
-    assert found.value == pytest.approx(expected_best(outcomes.mean(axis=1)))
+    assert found.value == pytest.approx(expected_best(np.array([0, 1.2, 2, 2.8])))
+    assert found.value == pytest.approx([0, 2, (2 + 2.8 + 2.8) / 3, 2.8])
     assert (found.low <= found.value).all()
     assert (found.value <= found.high).all()
-    default = outcomes[0].mean()  # the first trial is fixed: its interval is that of its prompts, 1.96 SD of their mean
-    assert found.high[0] - default == pytest.approx(1.96 * np.sqrt(default * (1 - default) / 100), rel=0.15)
-    same = np.repeat(outcomes[:, :1], 100, axis=1)
-    assert best_of_trials(same, rng()).high[0] == same[0, 0], "no spread of prompts, and the first trial is no draw"
+
+
+def test_best_of_trials_without_noise_is_an_interval_for_normal_settings():
+    # Beside a default that always loses, the best of k draws is mean + c spread, c the mean of the best of k standard
+    # normals: 0, 1 / sqrt(pi), 3 / (2 sqrt(pi)). Its limits are x + s / sqrt(m) times quantiles of a noncentral t (Owen
+    # 1968, Technometrics 10:445); for k = 1 that is Student's t interval of the drawn scores.
+    scores = np.array([-99.0, 0.2, 0.5, 0.3, 0.8])
+    found = best_of_trials(np.tile(scores[:, None], (1, 30)), rng(), replicates=200_000)
+    assert found.value == pytest.approx(expected_best(scores))
+    assert (found.low[0], found.high[0]) == (-99.0, -99.0), "no spread of prompts, and the first trial is no draw"
+    drawn = scores[1:]
+    for k, c in enumerate([0, np.pi**-0.5, 1.5 * np.pi**-0.5], start=1):
+        shift = drawn.std(ddof=1) / 2 * nct.ppf([0.025, 0.975], 3, 2 * c)
+        assert found.low[k] == pytest.approx(drawn.mean() + shift[0], abs=0.01)
+        assert found.high[k] == pytest.approx(drawn.mean() + shift[1], abs=0.03)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_the_first_trial_has_the_interval_of_a_mean_and_two_tell_nothing_of_a_spread(bounded):
+    outcomes = rng(6).binomial(1, [[0.4], [0.3], [0.7], [0.5]], size=(4, 100)).astype(float)
+    first = estimate(outcomes[:1], bounded=bounded)
+    found = best_of_trials(outcomes, rng(), bounded=bounded)
+    assert (found.low[0], found.high[0]) == (first.low, first.high)
+    two = best_of_trials(outcomes[:2], rng(), bounded=bounded)
+    assert two.value == pytest.approx(expected_best(outcomes[:2].mean(axis=1)))
+    assert two.low.tolist() == [first.low, first.low]
+    assert two.high.tolist() == [first.high, 1.0 if bounded else np.inf]
+    one = best_of_trials(outcomes[:1], rng(), bounded=bounded)
+    assert (one.value, one.low, one.high) == (outcomes[0].mean(), first.low, first.high)
+
+
+def test_best_of_trials_within_bounds_stays_there():
+    outcomes = rng(7).binomial(1, [[0.9], [0.99], [0.1]], size=(3, 20)).astype(float)
+    found = best_of_trials(outcomes, rng(), bounded=True)
+    assert found.low.min() >= 0
+    assert found.high.tolist()[1:] == [1.0, 1.0], "two draws tell little of their spread"
+    assert best_of_trials(outcomes, rng()).high[2] > 2
+
+
+def test_best_of_trials_is_not_taken_in_by_the_luckiest_of_equal_settings():
+    # In standard errors of a score: the best of eight that do not differ is 0, that of their scores about 1.4.
+    draw, naive, value, held = rng(8), [], [], 0
+    for _ in range(300):
+        outcomes = 8 * draw.normal(size=(8, 64))
+        found = best_of_trials(outcomes, draw, replicates=500)
+        naive.append(expected_best(outcomes.mean(axis=1))[-1])
+        value.append(found.value[-1])
+        held += found.low[-1] <= 0 <= found.high[-1]
+    assert np.mean(naive) == pytest.approx(1.42, abs=0.12)
+    assert np.mean(value) < np.mean(naive) / 1.8
+    assert held > 0.9 * 300
 
 
 def test_best_of_trials_counts_a_trial_without_outcomes_as_the_worst():
-    outcomes = np.array([[1.0, 0, 1, 0], [np.nan] * 4, [1, 1, 1, 0]])
+    outcomes = np.array([[0.5] * 4, [np.nan] * 4, [0.75] * 4])
     assert best_of_trials(outcomes, rng()).value == pytest.approx([0.5, (0.5 + 0.75) / 2, 0.75])
-    outcomes = np.array([[np.nan] * 4, [1.0, 0, 1, 0], [1, 1, 1, 0]])
+    outcomes = np.array([[np.nan] * 4, [0.5] * 4, [0.75] * 4])
     assert best_of_trials(outcomes, rng()).value == pytest.approx([0.5, (0.5 + 0.75) / 2, 0.75])
     with pytest.raises(ValueError, match="at least one outcome"):
         best_of_trials(np.full((2, 3), np.nan), rng())
+
+
+def test_best_of_trials_with_missing_outcomes_is_that_of_those_there_are():
+    outcomes = rng(9).normal(size=(4, 40))
+    padded = np.concatenate([outcomes, np.full((4, 1), np.nan)], axis=1)
+    assert best_of_trials(padded, rng()).value == pytest.approx(best_of_trials(outcomes, rng()).value, abs=0.01)

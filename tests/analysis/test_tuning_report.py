@@ -46,8 +46,10 @@ def test_what_was_tried_and_chosen(tuned):
 
 def test_the_curve_is_that_of_the_scores_with_a_lost_trial_as_the_worst(tuned):
     dpo, kto = trials_of(tuned)
-    means = [float(row.mean()) for row in kto.outcomes]
-    assert tuning.curve(kto).value == pytest.approx(expected_best(np.array(means)))
+    means, curve = kto.outcomes.mean(axis=1), tuning.curve(kto)
+    assert curve.value[0] == pytest.approx(means[0])
+    assert (curve.value <= expected_best(means) + 1e-9).all(), "which are too high by what noise adds"
+    assert curve.high.max() <= 1, "a win rate"
     assert tuning.curve(dpo).value[0] == pytest.approx(dpo.outcomes[0].mean())
     caption = tuning.draw(tuned).caption
     assert "1 trials diverged and count as the worst" in caption
@@ -132,3 +134,20 @@ def test_cells_that_no_label_tells_apart_are_tuned_and_compared_apart(tmp_path):
         ("dpo steps=20", 2, 0),
         ("dpo steps=40", 2, 1),
     ]
+
+
+def test_two_trials_of_an_unbounded_score_are_drawn_without_an_upper_end(tmp_path):
+    for trial, beta in enumerate((0.1, 0.5)):
+        labels = {"role": "trial", "trial": trial}
+        config = {"space": {"beta": [0.1, 0.5]}, "tune": {"trials": 2, "score": "utility"}, **labels}
+        write = {"beta": beta, "hash_": f"t{trial}", "labels": labels, "config": config}
+        synthetic.write_run(tmp_path / "two", "dpo", "sft", 1000, **write)
+    sweep = Sweep.load("two", tmp_path)
+    (trials,) = trials_of(sweep)
+    curve = tuning.curve(trials)
+    assert np.isfinite(curve.high).tolist() == [True, False]
+    drawing = tuning.draw(sweep)
+    low, high = drawing.figure.axes[0].get_ylim()
+    scores = trials.outcomes.mean(axis=1)
+    assert low < min(scores.min(), curve.low[0])
+    assert max(scores.max(), curve.high[0]) < high < np.inf
