@@ -25,8 +25,8 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
             ({"aversion": aversion, "weight": highest}, {"aversion": aversion, "weight": 1.0})
             for aversion in (one, 1.0)
         ]
-        what = f"From an annotator of lambda 1 to one of {one:g}, what the weight {highest:g} adds"
-        matching.interact(UTILITY, effects[0], effects[1], what)
+        what = f"From an annotator of lambda 1 to one of {one:g}, the effect of the weight {highest:g}"
+        matching.interact(UTILITY, effects[0], effects[1], what, "rises", "falls")
     alone = Family(arms, "Weights and annotators, each over all values of the other")
     for weight in (one for one in weights if one != 1):
         told = f"Over all annotators, KTO with undesirable_weight {weight:.3g}", "with 1"
