@@ -23,6 +23,8 @@ from kto_bench.published import Published
 from kto_bench.results import Sweep
 
 OWN, PUBLISHED = "own", "published"
+COUNTED = "95% Wilson intervals of the counts, which capture the draw of prompts only"
+"""Of published win rates."""
 FACTS = {
     "keep_desirable": "feedback.keep_desirable",
     "keep_undesirable": "feedback.keep_undesirable",
@@ -169,8 +171,8 @@ def panel_names(rows: pd.DataFrame) -> list[str]:
     return [known.get(row["model"], row["name"]) if row["origin"] == OWN else row["name"] for row in rows_of(rows)]
 
 
-def source_note(rows: pd.DataFrame) -> str:
-    """n, judge, source and kind of interval of ``rows``, for a caption."""
+def source_note(rows: pd.DataFrame, published: str = COUNTED) -> str:
+    """n, judge, source and kind of interval of ``rows``, for a caption; ``published`` says that of published rows."""
     notes = []
     for origin in origins(rows):
         part = rows[rows["origin"] == origin]
@@ -184,10 +186,7 @@ def source_note(rows: pd.DataFrame) -> str:
             )
         else:
             sources = sorted({source.partition(" (")[0] for source in part["source"]})
-            notes.append(
-                f"Published (hollow): {'; '.join(sources)}, judge {judges}, {n}, one seed; 95% Wilson intervals of the "
-                "counts, which capture the draw of prompts only."
-            )
+            notes.append(f"Published (hollow): {'; '.join(sources)}, judge {judges}, {n}, one seed; {published}.")
     return " ".join(notes)
 
 

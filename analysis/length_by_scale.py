@@ -7,8 +7,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from analysis import by_scale, style
 from analysis.by_scale import Group
-from analysis.evidence import PUBLISHED, Evidence, source_note
+from analysis.evidence import Evidence, source_note
 from analysis.registry import Drawing, NoDataError, PaperEntry
+
+WIDEST = "the spread of means is unknown, so these bars are the widest that lengths between 0 and the token limit allow"
+"""Of published means."""
 
 
 def draw(evidence: Evidence) -> Drawing:
@@ -33,13 +36,7 @@ def draw(evidence: Evidence) -> Drawing:
     with style.settings():
         figure = by_scale.grid(by_scale.groups(rows), len(starts), panel, 1.75)
         style.legend(figure, by_scale.handles(rows, starts))
-    widest = (
-        " Of published means the spread is unknown: their bars are the widest that lengths between 0 and the token "
-        "limit allow, not Wilson's."
-        if (rows["origin"] == PUBLISHED).any()
-        else ""
-    )
-    caption = f"Mean length of the completions in tokens, by size of model.{widest} {source_note(rows)}"
+    caption = f"Mean length of the completions in tokens, by size of model. {source_note(rows, WIDEST)}"
     return Drawing(figure, caption)
 
 

@@ -12,10 +12,10 @@ LOOKS = (("#56B4E9", "o", "-"), ("#D55E00", "s", "--"), ("#332288", "D", ":"))
 
 
 def answer(arms: Arms) -> tuple[list[Family], Drawing]:
-    """Matching against equal weights for every annotator, and whether what a weight does depends on the annotator."""
+    """Matching and lighter against equal weights by annotator, and whether an effect depends on the annotator."""
     aversions, weights = arms.values("aversion"), arms.values("weight")
-    averse, highest = [one for one in aversions if one != 1], weights[-1]
-    matching = Family(arms, "Weights that match the annotator")
+    averse, lowest, highest = [one for one in aversions if one != 1], weights[0], weights[-1]
+    matching = Family(arms, "Weights that match the annotator, and lighter ones")
     for one in averse:
         told = f"For an annotator whose losses weigh {one:g} times, KTO with the matching weight", "with equal weights"
         matching.compare(
@@ -26,6 +26,10 @@ def answer(arms: Arms) -> tuple[list[Family], Drawing]:
             for aversion in (one, 1.0)
         ]
         what = f"From an annotator of lambda 1 to one of {one:g}, the effect of the weight {highest:g}"
+        lighter = f"For an annotator whose losses weigh {one:g} times, KTO with undesirable_weight {lowest:g}"
+        matching.compare(
+            UTILITY, {"aversion": one, "weight": lowest}, {"aversion": one, "weight": 1.0}, lighter, told[1], "higher"
+        )
         matching.interact(UTILITY, effects[0], effects[1], what, "rises", "falls")
     alone = Family(arms, "Weights and annotators, each over all values of the other")
     for weight in (one for one in weights if one != 1):
@@ -55,9 +59,10 @@ QUESTION = Question(
     title="Should the weights match the annotator's loss aversion?",
     sweep="laboratory_loss_aversion",
     predicted="KTO's weights stand where Kahneman and Tversky have loss aversion, so one might set "
-    "undesirable_weight to the annotator's own, 2.25 for the median human. The paper advises the opposite: equal "
-    "weights, or up to 1.5 times in favour of the desirable side, since benchmarks reward gains (Ethayarajh et al. "
-    "2024, section 4.2).",
+    "undesirable_weight to the annotator's own, 2.25 for the median human. The paper advises the opposite: the "
+    "desirable side should weigh as much as the other, or up to 1.5 times as much, since benchmarks reward gains "
+    "(Ethayarajh et al. 2024, section 4.2). The thumbs of who dreads losses are mostly down, so that asks for a weight "
+    "below 1.",
     factors={"aversion": "feedback.annotator.loss_aversion", "weight": "loss.undesirable_weight"},
     answer=answer,
 )
