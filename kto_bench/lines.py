@@ -58,11 +58,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_content(path: Path) -> bytes:
-    """What a file, or what it was packed into, holds, decompressed.
+    """What a file holds, or what it was written into or packed into under a longer name; decompressed.
 
-    Raises FileNotFoundError where neither is there, and ValueError naming the file where it is damaged.
+    Raises FileNotFoundError where none is there, and ValueError naming the file where it is damaged.
     """
-    source = path if path.is_file() else packed_name(path)
+    longer = path.with_name(f"{path.name}{COMPRESSED}")
+    source = next((one for one in (path, longer, packed_name(path)) if one.is_file()), path)
     content = source.read_bytes()
     try:
         match source.suffix:

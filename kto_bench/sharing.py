@@ -1,6 +1,6 @@
 """``kto-bench-share``: the records of a finished sweep as small files, to be committed or sent to others.
 
-Everything is kept; what is long is packed, which makes a record about a tenth. What says which run it was stays
+Everything is kept; what is long is packed, which makes a record about an eighth. What says which run it was stays
 legible. Figures, tables and reports read packed records like any others.
 """
 

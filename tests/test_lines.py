@@ -51,7 +51,7 @@ def test_packed_lines_are_read_like_any_others(tmp_path: Path) -> None:
 def test_what_was_written_compressed_is_read_under_its_name_when_it_is_packed(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl.gz"
     write_lines(path, [{"step": 1}])
-    assert read_lines(path) == [{"step": 1}]
+    assert read_lines(path) == read_lines(tmp_path / "x.jsonl") == [{"step": 1}]
     assert pack(path, tmp_path).name == "x.jsonl.xz"
     path.unlink()
     assert read_lines(path) == [{"step": 1}]

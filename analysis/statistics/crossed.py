@@ -21,7 +21,7 @@ from scipy import optimize, special
 Matrix = NDArray[np.float64]
 
 SMALLEST_P_VALUE = 1e-12
-LEAST_SEED_SPREAD = 0.05
+LEAST_SEED_SPREAD = 0.01
 """Of the variance that the noise of answers alone gives: seeds that agree by chance make no interval vanish."""
 FISHER_POWER = 4
 """How abruptly Fisher's solution takes over from Welch's; the best whole number for nominal 95% with two seeds."""
@@ -68,8 +68,8 @@ class Crossed:
 
     @property
     def skewness(self) -> Matrix:
-        """Skewness of the mean, from the prompts."""
-        scale = self.variance**1.5
+        """Skewness of the mean, from the prompts; of no less variance than these have, whatever a few seeds show."""
+        scale = np.maximum(self.variance, self.prompt) ** 1.5
         return np.divide(self.third, scale, out=np.zeros_like(scale), where=scale > 0)
 
     def half_width(self, confidence: float) -> Matrix:
@@ -80,13 +80,11 @@ class Crossed:
         """Lower and upper end for the true mean over all seeds (of one seed: of that seed) and prompts.
 
         ``half_width``, bent for skewness by Hall's cubic transformation (1992, JRSS B 54:221), whose inverse is
-        (3 / a) ((1 + a (y - a / 6))^(1/3) - 1) for a mean of skewness a.
+        (3 / a) ((1 + a (y - a / 6))^(1/3) - 1) for a mean of skewness a. It is of normal deviates y: what few seeds add
+        to the width has nothing to do with the skewness of prompts, and stretches both sides alike.
         """
-        spread = np.sqrt(self.variance)
-        width = self.half_width(confidence)
-        scaled = np.divide(width, spread, out=np.zeros_like(spread), where=spread > 0)
-        low = self.mean - spread * _unbend(scaled, self.skewness)
-        high = self.mean - spread * _unbend(-scaled, self.skewness)
+        below, above = self._sides(confidence)
+        low, high = self.mean - below, self.mean + above
         single = (self.seeds <= 1) & (self.prompts <= 1)
         return np.where(single, -np.inf, low), np.where(single, np.inf, high)
 
@@ -94,17 +92,15 @@ class Crossed:
         """Two-sided p-value of the hypothesis that the true mean is ``value``: 1 - confidence of the interval that just
         reaches it. For one study. At least ``SMALLEST_P_VALUE``.
         """
-        variance = float(self.variance)
         distance = float(self.mean) - value
         if distance == 0 or (self.seeds <= 1 and self.prompts <= 1):
             return 1.0
-        if variance == 0:
+        if self.variance == 0:
             return SMALLEST_P_VALUE
-        t, a = distance / variance**0.5, float(self.skewness)
-        width = abs(t + a * (t * t / 3 + 1 / 6) + a * a * t**3 / 27) * variance**0.5
+        side = 0 if distance > 0 else 1
 
         def excess(log_alpha: float) -> float:
-            return float(self.half_width(1 - np.exp(log_alpha))) - width
+            return float(self._sides(1 - np.exp(log_alpha))[side]) - abs(distance)
 
         least = np.log(SMALLEST_P_VALUE)
         if excess(least) <= 0:
@@ -112,6 +108,12 @@ class Crossed:
         if excess(-1e-9) >= 0:
             return 1.0
         return float(np.exp(optimize.brentq(excess, least, -1e-9, xtol=1e-10)))
+
+    def _sides(self, confidence: float) -> tuple[Matrix, Matrix]:
+        """How far the interval reaches below and above the mean."""
+        normal = special.ndtri((1 + confidence) / 2)
+        width, skewness = self.half_width(confidence) / normal, self.skewness
+        return width * _unbend(normal, skewness), -width * _unbend(-normal, skewness)
 
 
 def crossed(outcomes: Matrix) -> Crossed:

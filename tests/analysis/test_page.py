@@ -4,10 +4,12 @@ import base64
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from analysis import page, samples
+from analysis.registry import Sheet
 
 
 @pytest.mark.parametrize("size", [(40, 30), (500, 700)])
@@ -41,3 +43,12 @@ def test_samples_of_many_cells_are_of_fewer_prompts(sweep, monkeypatch):
     assert samples.MIN_PROMPTS <= len(fewer) < len(whole)
     assert fewer == whole[: len(fewer)]
     assert sum(map(samples._size, fewer)) <= 40_000
+
+
+def test_a_page_has_the_first_rows_of_a_long_table_and_says_where_all_are(tmp_path):
+    numbers = pd.DataFrame({"a": range(page.MAX_ROWS + 1)})
+    shown = page.table("long", "Long", lambda: Sheet(numbers, numbers.astype(str), "All."), tmp_path, print)
+    assert len(shown.rows) == page.MAX_ROWS
+    assert f"of {page.MAX_ROWS + 1:,} rows" in shown.left_out
+    (written,) = tmp_path.rglob("long.csv")
+    assert len(pd.read_csv(written)) == page.MAX_ROWS + 1

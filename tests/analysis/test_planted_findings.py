@@ -8,7 +8,7 @@ import pytest
 
 from analysis import comparisons
 from analysis.comparisons import LOSSES, WIN_RATE, Outcome, questions
-from analysis.findings import NO_EVIDENCE, UNDERPOWERED, _compare, _once
+from analysis.findings import LISTED, NO_EVIDENCE, UNDERPOWERED, _compare, _once
 
 LOSS_NAMES = ("dpo", "kto", "simpo")
 
@@ -63,6 +63,13 @@ def test_none_is_never_called_equality_and_what_could_have_been_seen_is_said(pro
     assert not re.search(r"\b(same|equal|equally|no difference between|as good as|equivalent)\b", everything)
     smallest = float(re.search(r"only if it is at least ([\d.]+) points", finding.introduction).group(1))
     assert (smallest > 15) if prompts == 24 else (smallest < 15)
+
+
+def test_of_very_many_comparisons_that_are_not_clear_the_largest_are_listed():
+    finding = told({f"loss{number}": 0.5 for number in range(21)}, seeds=2, prompts=16)  # 210 comparisons
+    assert finding.sentences == []
+    assert len(finding.unclear) == LISTED
+    assert f"The {LISTED} largest of 210 are listed" in finding.introduction
 
 
 def test_an_underpowered_truth_is_not_found_and_the_plan_for_it_is_told():

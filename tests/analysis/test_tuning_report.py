@@ -1,6 +1,7 @@
 """A tuned sweep in the report: trials apart from results, what was tried and chosen, and the budget."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,14 @@ def test_the_curve_is_that_of_the_scores_with_a_lost_trial_as_the_worst(tuned):
     caption = tuning.draw(tuned).caption
     assert "1 trials diverged and count as the worst" in caption
     assert "n = 4 trials × 64 validation prompts, 1 seed" in caption
+
+
+def test_a_win_rate_of_two_trials_is_at_most_one(tuned):
+    kto = trials_of(tuned)[1]
+    assert kto.bounded
+    assert tuning.curve(replace(kto, outcomes=kto.outcomes[:2])).high[1] == 1
+    other = replace(kto, outcomes=kto.outcomes[:2], score="utility")
+    assert tuning.curve(other).high[1] == np.inf
 
 
 def test_the_summary_says_how_it_was_tuned_and_what_was_matched(tuned):
