@@ -81,7 +81,8 @@ class Family:
     ) -> None:
         """(a - b) - (c - d) of the pairs ``first`` = (a, b) and ``second`` = (c, d): whether a difference changes.
 
-        ``what`` names the difference; ``grows`` and ``shrinks`` complete the sentence for either sign.
+        ``what`` names the difference; ``grows`` and ``shrinks`` complete the sentence for either sign. With ``grows``
+        it is what the contrast is called.
         """
 
         def words(one: Contrast, stands: bool) -> str:
@@ -92,7 +93,9 @@ class Family:
                 f"{_detectable(one)}"
             )
 
-        self._asked.append(_Asked(what, measure, [first[0], second[1]], [first[1], second[0]], words, expected))
+        self._asked.append(
+            _Asked(f"{what} {grows}", measure, [first[0], second[1]], [first[1], second[0]], words, expected)
+        )
 
     @cached_property
     def contrasts(self) -> list[Contrast]:
