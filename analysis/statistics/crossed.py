@@ -21,6 +21,8 @@ from scipy import optimize, special
 Matrix = NDArray[np.float64]
 
 SMALLEST_P_VALUE = 1e-12
+LEAST_CONFIDENCE = 1e-6
+"""Intervals with less are taken for this one, whose ends are as good as equal: quantiles so near 0 are rounded away."""
 LEAST_SEED_SPREAD = 0.01
 """Of the variance that the noise of answers alone gives: seeds that agree by chance make no interval vanish."""
 FISHER_POWER = 4
@@ -92,25 +94,27 @@ class Crossed:
         """Two-sided p-value of the hypothesis that the true mean is ``value``: 1 - confidence of the interval that just
         reaches it. For one study. At least ``SMALLEST_P_VALUE``.
         """
-        distance = float(self.mean) - value
-        if distance == 0 or (self.seeds <= 1 and self.prompts <= 1):
+        if self.mean == value or (self.seeds <= 1 and self.prompts <= 1):
             return 1.0
         if self.variance == 0:
             return SMALLEST_P_VALUE
-        side = 0 if distance > 0 else 1
+        # Skewness moves the middle of the interval away from the mean: which end meets ``value`` is told from there.
+        distance = float(self.mean) - value
+        side, reach = (0, distance) if distance > float(self._sides(LEAST_CONFIDENCE)[0]) else (1, -distance)
 
         def excess(log_alpha: float) -> float:
-            return float(self._sides(1 - np.exp(log_alpha))[side]) - abs(distance)
+            return float(self._sides(1 - np.exp(log_alpha))[side]) - reach
 
-        least = np.log(SMALLEST_P_VALUE)
+        least, most = np.log(SMALLEST_P_VALUE), np.log1p(-LEAST_CONFIDENCE)
         if excess(least) <= 0:
             return SMALLEST_P_VALUE
-        if excess(-1e-9) >= 0:
+        if excess(most) >= 0:
             return 1.0
-        return float(np.exp(optimize.brentq(excess, least, -1e-9, xtol=1e-10)))
+        return float(np.exp(optimize.brentq(excess, least, most, xtol=1e-12)))
 
     def _sides(self, confidence: float) -> tuple[Matrix, Matrix]:
         """How far the interval reaches below and above the mean."""
+        confidence = max(confidence, LEAST_CONFIDENCE)
         normal = special.ndtri((1 + confidence) / 2)
         width, skewness = self.half_width(confidence) / normal, self.skewness
         return width * _unbend(normal, skewness), -width * _unbend(-normal, skewness)
