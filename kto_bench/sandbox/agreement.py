@@ -55,7 +55,8 @@ class Agreement:
 
 def agreement(annotator: Annotator) -> Agreement:
     """Measured on the comparisons described above; the same annotator gets the same answer."""
-    return Agreement(_choices(annotator), _thumbs(annotator), float(_up(annotator).mean()))
+    up = _up(annotator)
+    return Agreement(_choices(annotator), _better(up), float(up.mean()))
 
 
 def temperature_at(annotator: Annotator, share: float, answers: Answers = "choices") -> float:
@@ -121,7 +122,11 @@ def _choices(annotator: Annotator) -> float:
 
 
 def _thumbs(annotator: Annotator) -> float:
-    up, ranks = _up(annotator), rankdata(np.round(_measured()[1].utility, 9))
+    return _better(_up(annotator))
+
+
+def _better(up: NDArray[np.bool_]) -> float:
+    ranks = rankdata(np.round(_measured()[1].utility, 9))
     n_up, n_down = int(up.sum()), int((~up).sum())
     return float((ranks[up].sum() - n_up * (n_up + 1) / 2) / (n_up * n_down)) if n_up and n_down else float("nan")
 
